@@ -1,0 +1,3 @@
+//! Pid 1 of the guest.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Virtual hardware: virtio-mmio transport, fs, vsock, rng, serial.

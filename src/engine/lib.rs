@@ -1,0 +1,1 @@
+//! Containers as the user means them.

@@ -1,0 +1,1 @@
+//! The FUSE servers behind virtio-fs.

@@ -1,0 +1,1 @@
+//! The file index of an image: build, merge, verify, look up.

@@ -1,0 +1,1 @@
+//! The system calls std lacks, with safe faces.

@@ -1,0 +1,3 @@
+//! Developer commands: kernel, rootfs, check, bench.
+
+fn main() {}
