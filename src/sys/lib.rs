@@ -1,1 +1,13 @@
-//! The system calls std lacks, with safe faces.
+// SPDX-License-Identifier: Apache-2.0
+//! The system calls std and rustix lack, with safe faces: where `unsafe` lives.
+//!
+//! A safe function here never relies on its caller's good behaviour; what a caller could get wrong is a type or an error.
+
+pub mod fdpass;
+pub mod map;
+pub mod process;
+pub mod seccomp;
+pub mod signal;
+#[cfg(feature = "guest-memory")]
+pub mod volatile;
+pub mod vsock;
