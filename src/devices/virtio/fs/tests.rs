@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: Apache-2.0
+use super::*;
+use crate::virtio::conformance;
+use crate::virtio::conformance::driver::{BUFFERS, Driver, HIGH_START, NEXT, WRITE};
+use isopod_fs::IndexServer;
+use isopod_fs::abi::{self, IN_HEADER_LEN, OUT_HEADER_LEN, Put, opcode};
+use isopod_index::format::Use;
+use isopod_index::{Attributes, Body, Extent, Index, Tree};
+use std::io::Write;
+use std::slice;
+use vm_memory::{Bytes, GuestAddress};
+
+conformance::suite!(|| Box::new(device()), serves: [0, 1]);
+
+const HIPRIO: usize = 0;
+const REQUESTS: usize = 1;
+
+const FILE_LEN: u64 = 300_000;
+/// The file's data begins after a hole of this size, and ends this much before the file does.
+const HOLE: u64 = 10_000;
+
+/// One file, `/f`, whose byte at `n` is a function of `n`, with a hole at each end.
+fn device() -> Fs {
+    let data: Vec<u8> = (HOLE..FILE_LEN - HOLE).map(byte).collect();
+    let mut layer = tempfile::tempfile().unwrap();
+    layer.write_all(&data).unwrap();
+    let mut tree = Tree::new(Use::Image, 1 << 20);
+    let attributes = Attributes {
+        mode: 0o755,
+        ..Attributes::default()
+    };
+    let extents = [Extent {
+        file_offset: HOLE,
+        len: FILE_LEN - 2 * HOLE,
+        layer: 0,
+        data_offset: 0,
+    }];
+    tree.describe_root(&attributes).unwrap();
+    tree.put(
+        Tree::ROOT,
+        b"f",
+        &attributes,
+        Body::File {
+            size: FILE_LEN,
+            extents: &extents,
+        },
+    )
+    .unwrap();
+    let mut index = Vec::new();
+    tree.write(&mut index).unwrap();
+    Fs::new(
+        "image",
+        IndexServer::new(Index::open(index).unwrap(), vec![layer]),
+    )
+}
+
+fn byte(offset: u64) -> u8 {
+    u8::try_from(offset * 7 % 251).unwrap()
+}
+
+fn message(code: u32, node: u64, body: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(IN_HEADER_LEN + body.len()).unwrap();
+    let header = Put::<IN_HEADER_LEN>::new()
+        .u32(len)
+        .u32(code)
+        .u64(99)
+        .u64(node)
+        .pad(IN_HEADER_LEN);
+    [header.as_bytes(), body].concat()
+}
+
+const INIT: [u32; 4] = [7, 41, 1 << 17, u32::MAX];
+
+fn started() -> Driver {
+    let mut driver = Driver::new(Box::new(device()));
+    driver.start();
+    let body: Vec<u8> = INIT
+        .iter()
+        .flat_map(|word| word.to_le_bytes())
+        .chain([0; 48])
+        .collect();
+    assert_eq!(
+        ask(&mut driver, &message(opcode::INIT, 0, &body), &[16, 64]).len(),
+        80
+    );
+    driver
+}
+
+/// Sends a request in one buffer per header and body, as Linux does, and gives what came back into buffers of these sizes.
+fn ask(driver: &mut Driver, request: &[u8], room: &[u32]) -> Vec<u8> {
+    let (header, body) = request.split_at(IN_HEADER_LEN.min(request.len()));
+    let mut index = 0;
+    let mut at = BUFFERS;
+    let last = u16::try_from(1 + usize::from(!body.is_empty()) + room.len() - 1).unwrap();
+    for part in [header, body].into_iter().filter(|part| !part.is_empty()) {
+        driver.memory.write_slice(part, GuestAddress(at)).unwrap();
+        let flags = if index == last { 0 } else { NEXT };
+        driver.describe(
+            REQUESTS,
+            index,
+            (at, u32::try_from(part.len()).unwrap()),
+            (flags, index + 1),
+        );
+        at += u64::try_from(part.len()).unwrap();
+        index += 1;
+    }
+    let mut places = Vec::new();
+    let mut at = HIGH_START;
+    for len in room {
+        let flags = if index == last { WRITE } else { WRITE | NEXT };
+        driver.describe(REQUESTS, index, (at, *len), (flags, index + 1));
+        places.push((at, usize::try_from(*len).unwrap()));
+        // Apart, so that nothing is in order by chance.
+        at += u64::from(*len) + 100;
+        index += 1;
+    }
+    driver.offer(REQUESTS, 0);
+    driver.kick(REQUESTS);
+    let (head, written) = driver.wait_used(REQUESTS);
+    assert_eq!(head, 0);
+    let mut answer = Vec::new();
+    for (at, len) in places {
+        let mut part = vec![0; len];
+        driver.memory.read_slice(&mut part, GuestAddress(at)).unwrap();
+        answer.extend(part);
+    }
+    answer.truncate(usize::try_from(written).unwrap());
+    answer
+}
+
+fn read_body(offset: u64, size: u32) -> Vec<u8> {
+    Put::<40>::new()
+        .u64(0)
+        .u64(offset)
+        .u32(size)
+        .pad(40)
+        .as_bytes()
+        .to_vec()
+}
+
+fn expected(offset: u64, len: u64) -> Vec<u8> {
+    let hole = |at| !(HOLE..FILE_LEN - HOLE).contains(&at);
+    (offset..(offset + len).min(FILE_LEN))
+        .map(|at| if hole(at) { 0 } else { byte(at) })
+        .collect()
+}
+
+#[test]
+fn the_configuration_is_the_tag_and_one_queue() {
+    let mut driver = Driver::new(Box::new(device()));
+    let mut config = [0xff; 48];
+    for (offset, byte) in (0x100..).zip(&mut config) {
+        driver.transport.read(offset, slice::from_mut(byte));
+    }
+    assert_eq!(&config[..36], [&b"image"[..], &[0; 31]].concat());
+    assert_eq!(config[36..], [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+}
+
+#[test]
+fn a_name_is_found() {
+    let mut driver = started();
+    let answer = ask(&mut driver, &message(opcode::LOOKUP, 1, b"f\0"), &[16, 128]);
+    assert_eq!(answer.len(), OUT_HEADER_LEN + abi::ENTRY_LEN);
+    assert_eq!(answer[..8], [144, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(answer[16..24], 2u64.to_le_bytes());
+}
+
+#[test]
+fn contents_arrive_in_the_guests_pages_whatever_their_shape() {
+    let mut driver = started();
+    let shapes: [&[u32]; 5] = [
+        &[16, 4096],
+        &[16, 4096, 4096, 4096],
+        &[16, 1, 1, 4094, 4096],
+        &[7, 9, 5000],
+        &[20, 100, 8192],
+    ];
+    for room in shapes {
+        let size = room.iter().sum::<u32>() - 16;
+        for offset in [
+            0,
+            HOLE - 5,
+            HOLE,
+            HOLE + 1,
+            123_456,
+            FILE_LEN - HOLE - 100,
+            FILE_LEN - 10,
+            FILE_LEN,
+        ] {
+            let answer = ask(
+                &mut driver,
+                &message(opcode::READ, 2, &read_body(offset, size)),
+                room,
+            );
+            assert!(
+                answer[16..] == expected(offset, size.into()),
+                "{room:?} at {offset}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_read_fills_every_descriptor_of_the_ring() {
+    let mut driver = started();
+    let room = [&[16][..], &[1000; 125]].concat();
+    let answer = ask(
+        &mut driver,
+        &message(opcode::READ, 2, &read_body(HOLE - 500, 125_000)),
+        &room,
+    );
+    assert!(answer[16..] == expected(HOLE - 500, 125_000));
+}
+
+#[test]
+fn what_has_no_room_for_an_answer_or_no_header_is_given_back_empty() {
+    let mut driver = started();
+    let request = message(opcode::GETATTR, 1, &[0; 16]);
+    assert_eq!(ask(&mut driver, &request, &[15]), b"");
+    assert_eq!(ask(&mut driver, &request[..39], &[4096]), b"");
+    assert_eq!(ask(&mut driver, &request, &[16])[4..8], (-22i32).to_le_bytes());
+    assert_eq!(ask(&mut driver, &request, &[16, 104]).len(), 120);
+}
+
+#[test]
+fn a_request_longer_than_any_is_refused() {
+    let mut driver = started();
+    let request = message(opcode::LOOKUP, 1, &[b'x'; MAX_REQUEST]);
+    assert_eq!(ask(&mut driver, &request, &[16])[4..8], (-22i32).to_le_bytes());
+    let request = message(opcode::WRITE, 2, &[0; 0x1_0000]);
+    assert_eq!(ask(&mut driver, &request, &[16, 8])[4..8], (-30i32).to_le_bytes());
+}
+
+#[test]
+fn forgetting_goes_by_its_own_queue_and_has_no_answer() {
+    let mut driver = started();
+    driver
+        .memory
+        .write_slice(&message(opcode::FORGET, 2, &[0; 8]), GuestAddress(BUFFERS))
+        .unwrap();
+    driver.describe(HIPRIO, 0, (BUFFERS, 48), (0, 0));
+    driver.offer(HIPRIO, 0);
+    driver.kick(HIPRIO);
+    assert_eq!(driver.wait_used(HIPRIO), (0, 0));
+}
+
+#[test]
+fn a_reset_ends_the_session() {
+    let mut driver = started();
+    driver.start();
+    let answer = ask(&mut driver, &message(opcode::GETATTR, 1, &[0; 16]), &[16, 104]);
+    assert_eq!(answer[4..8], (-5i32).to_le_bytes());
+}
+
+#[test]
+fn requests_that_wait_are_all_served() {
+    let mut driver = started();
+    let request = message(opcode::GETATTR, 1, &[0; 16]);
+    driver
+        .memory
+        .write_slice(&request, GuestAddress(BUFFERS))
+        .unwrap();
+    for round in 0u16..300 {
+        for slot in (0..64).step_by(2) {
+            driver.describe(REQUESTS, slot, (BUFFERS, 56), (NEXT, slot + 1));
+            driver.describe(
+                REQUESTS,
+                slot + 1,
+                (HIGH_START + 256 * u64::from(slot), 120),
+                (WRITE, 0),
+            );
+            let index = (round * 32).wrapping_add(slot / 2);
+            driver.offer(REQUESTS, slot);
+            if driver.avail_event(REQUESTS) == index.wrapping_add(1) {
+                driver.kick(REQUESTS);
+            }
+        }
+        for _ in 0..32 {
+            assert_eq!(driver.wait_used(REQUESTS).1, 120);
+        }
+    }
+}

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Virtio devices (version 1.3 of the specification, whose sections are cited as §), as this machine has them.
+//!
+//! What a device owes is small: who it is, what its configuration space says, and what to do between `start` and
+//! `stop`. Registers, features and the status machine are the transport's; the loop over the queues is the worker's.
+//!
+//! ```text
+//!                  DRIVER_OK: start(Bound) ─────────────► worker owns queues, memory, interrupt
+//!    idle ◄───────────────────────────────── stop() ────── and gives all of it back
+//!             reset, FAILED, or the machine's end
+//! ```
+
+pub mod chain;
+#[cfg(any(test, feature = "test-utils"))]
+pub mod conformance;
+pub mod features;
+pub mod fs;
+pub mod interrupt;
+pub mod rng;
+pub mod status;
+pub mod transport;
+pub mod vsock;
+pub mod worker;
+
+pub use interrupt::Interrupt;
+pub use transport::MmioTransport;
+
+use std::fmt::Debug;
+use std::io;
+use thiserror::Error;
+use virtio_queue::Queue;
+use vmm_sys_util::eventfd::EventFd;
+
+/// The guest's memory, as every device sees it.
+pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
+
+/// A queue the driver made ready and the transport found valid, and the eventfd that says it has something in it.
+#[derive(Debug)]
+pub struct BoundQueue {
+    pub queue: Queue,
+    pub kick: EventFd,
+}
+
+/// What a device needs to run, moved in at start and given back by stop.
+#[derive(Debug)]
+pub struct Bound {
+    pub memory: GuestMemory,
+    /// What was negotiated, the transport's own bits included.
+    pub features: u64,
+    /// One for each of `queue_sizes`, in that order, all ready.
+    pub queues: Vec<BoundQueue>,
+    pub interrupt: Interrupt,
+}
+
+#[derive(Debug, Error)]
+pub enum StartError {
+    #[error("cannot make what the worker of `{device}` waits on (op={op})")]
+    Wait {
+        device: &'static str,
+        op: &'static str,
+        source: io::Error,
+    },
+    #[error("cannot start the worker thread of `{device}`")]
+    Thread { device: &'static str, source: io::Error },
+    #[error("the device `{device}` is already running, or lost its state in a failed start")]
+    NotIdle { device: &'static str },
+}
+
+pub trait VirtioDevice: Send + Debug {
+    /// The device's number in §5.
+    fn kind(&self) -> u32;
+
+    /// The most entries each queue can have; powers of two.
+    fn queue_sizes(&self) -> &[u16];
+
+    /// The feature bits of this kind of device. `VERSION_1` and the ring's features are the transport's to offer.
+    fn features(&self) -> u64;
+
+    /// Fills `data` from the configuration space at `offset`; what lies beyond its end stays zero.
+    fn read_config(&self, offset: u64, data: &mut [u8]);
+
+    /// Takes the queues and serves them, on a thread of its own.
+    fn start(&mut self, bound: Bound) -> Result<(), StartError>;
+
+    /// Ends what `start` began and gives the queues back; reset, pause and unplug are all of them `stop`.
+    fn stop(&mut self) -> Vec<BoundQueue>;
+}

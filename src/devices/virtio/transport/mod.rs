@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How a driver reaches a device: its registers, and what they set in motion.
+
+pub mod mmio;
+mod queue;
+
+pub use mmio::MmioTransport;
