@@ -2,6 +2,7 @@
 //! The system calls std and rustix lack, with safe faces: where `unsafe` lives.
 //!
 //! A safe function here never relies on its caller's good behaviour; what a caller could get wrong is a type or an error.
+#![expect(unsafe_code, reason = "this is where it lives")]
 
 pub mod fdpass;
 pub mod map;
