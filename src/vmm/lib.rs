@@ -1,1 +1,34 @@
-//! One virtual machine in one process.
+// SPDX-License-Identifier: Apache-2.0
+//! One virtual machine in one process: memory, vCPUs, interrupts, bus and boot. Nothing else in the tree touches KVM.
+//!
+//! ```text
+//!   the engine's process                         the machine's process ("isopod-vmm")
+//!   ┌────────────────────┐   config, then      ┌──────────────────────────────────────────┐
+//!   │ client::start ─────┼── descriptors ────► │ process → assemble → vCPU threads        │
+//!   │ client::Machine ◄──┼── events ────────── │            │                             │
+//!   └────────────────────┘   (SEQPACKET)       │            └─► bus ─► devices (workers)  │
+//!                                              └──────────────────────────────────────────┘
+//! ```
+//!
+//! The machine's process is a re-exec of the running binary. It opens nothing by path: what it may touch arrives as
+//! descriptors. It lives as long as both the guest and the engine's end of the socket do, and no longer.
+
+pub mod client;
+pub mod config;
+pub mod host;
+pub mod process;
+pub mod wire;
+
+mod arch;
+mod assemble;
+mod assist;
+mod boot;
+mod bus;
+mod memory;
+mod power;
+mod raw;
+mod vcpu;
+
+pub use client::Machine;
+pub use config::{Assist, MachineConfig};
+pub use wire::{Counters, End, Event};

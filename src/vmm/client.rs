@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The engine's side of a machine: starts its process, hands over what it may touch, hears what becomes of it.
+
+use crate::assemble::Descriptors;
+use crate::config::{ConfigError, MachineConfig};
+use crate::process::NAME;
+use crate::wire::{End, Event, MAX_MESSAGE, Request};
+use isopod_sys::fdpass;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use thiserror::Error;
+
+pub use crate::assemble::ShareFiles;
+pub type MachineDescriptors = Descriptors;
+
+#[derive(Debug, Error)]
+pub enum StartError {
+    #[error("the machine's configuration is not possible")]
+    Config(#[from] ConfigError),
+    #[error("an image of {0} layers has more than one machine takes")]
+    Layers(usize),
+    #[error("cannot start the machine's process (op={op})")]
+    Process { op: &'static str, source: io::Error },
+}
+
+/// A machine's process. Dropping it ends the process and waits for it.
+#[derive(Debug)]
+pub struct Machine {
+    child: Child,
+    socket: OwnedFd,
+    reaped: bool,
+}
+
+/// Starts a machine. The descriptors are the machine's from here on; this process keeps none of them.
+pub fn start(config: &MachineConfig, fds: Descriptors) -> Result<Machine, StartError> {
+    config.check()?;
+    let count = fds.boot.layers.len() + fds.image.layers.len() + 6;
+    if count > fdpass::MAX_FDS {
+        return Err(StartError::Layers(fds.image.layers.len()));
+    }
+    let (ours, theirs) = socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .map_err(|e| process("make a socket pair")(e.into()))?;
+    let child = Command::new("/proc/self/exe")
+        .arg0(NAME)
+        .env_clear()
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::null())
+        .spawn()
+        .map_err(process("re-execute this program"))?;
+    let machine = Machine {
+        child,
+        socket: ours,
+        reaped: false,
+    };
+    let message = serde_json::to_vec(config).map_err(|e| process("encode the configuration")(e.into()))?;
+    fdpass::send(machine.socket.as_fd(), &message, &pack(&fds))
+        .map_err(process("hand over the descriptors"))?;
+    Ok(machine)
+}
+
+/// The order in which descriptors travel, on this side; `process::unpack` is the other.
+fn pack(fds: &Descriptors) -> Vec<BorrowedFd<'_>> {
+    let mut all = vec![fds.kvm.as_fd(), fds.kernel.as_fd(), fds.agent.as_fd()];
+    for share in [&fds.boot, &fds.image] {
+        all.push(share.index.as_fd());
+        all.extend(share.layers.iter().map(AsFd::as_fd));
+    }
+    all.extend(fds.console.as_ref().map(AsFd::as_fd));
+    all
+}
+
+impl Machine {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next event; waits for it. A process that is gone without a word is an event, too.
+    pub fn next_event(&mut self) -> Event {
+        let mut buf = vec![0; MAX_MESSAGE];
+        let event = match fdpass::receive(self.socket.as_fd(), &mut buf) {
+            Ok((n, _)) if n > 0 => serde_json::from_slice(&buf[..n]).ok(),
+            _ => None,
+        };
+        event.unwrap_or_else(|| {
+            Event::Ended(End::Failed {
+                message: self.last_words(),
+            })
+        })
+    }
+
+    /// Asks for the counters, which come as an event.
+    pub fn ask_counters(&self) -> io::Result<()> {
+        fdpass::send(self.socket.as_fd(), &serde_json::to_vec(&Request::Counters)?, &[])
+    }
+
+    /// Ends the process, whatever it is doing, and waits until it is gone.
+    pub fn kill(&mut self) {
+        if !self.reaped {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+            self.reaped = true;
+        }
+    }
+
+    fn last_words(&mut self) -> String {
+        let _ = self.child.kill();
+        match self.child.wait() {
+            Ok(status) => {
+                self.reaped = true;
+                format!("the machine's process ended without a word ({status})")
+            }
+            Err(e) => format!("the machine's process cannot be waited for: {e}"),
+        }
+    }
+}
+
+/// Readable when `next_event` will not wait.
+impl AsFd for Machine {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn process(op: &'static str) -> impl Fn(io::Error) -> StartError {
+    move |source| StartError::Process { op, source }
+}

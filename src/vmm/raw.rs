@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The few KVM calls whose faces are unsafe, each with its reason. One of the room's modules where `unsafe` lives.
+#![expect(
+    unsafe_code,
+    reason = "KVM calls that take memory or trust the caller's choice of a union's field"
+)]
+
+use crate::wire::Counters;
+use kvm_bindings::{kvm_userspace_memory_region, kvm_xsave};
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use vmm_sys_util::ioctl::ioctl;
+use vmm_sys_util::ioctl_io_nr;
+
+// No argument, a descriptor back (`Documentation/virt/kvm/api.rst` 4.133).
+ioctl_io_nr!(KVM_GET_STATS_FD, 0xae, 0xce);
+
+/// Takes over a descriptor of /dev/kvm that somebody else opened.
+pub(crate) fn kvm_from(fd: OwnedFd) -> Kvm {
+    // SAFETY: the descriptor is owned and given up here; if it is no /dev/kvm, every ioctl on it fails.
+    unsafe { Kvm::from_raw_fd(fd.into_raw_fd()) }
+}
+
+/// Gives all of `memory` to the guest, a slot a region.
+///
+/// `vm` must be gone before `memory` is: `Machine` owns both and drops them in that order.
+pub(crate) fn set_memory(vm: &VmFd, memory: &GuestMemoryMmap<()>) -> Result<(), kvm_ioctls::Error> {
+    for (slot, region) in (0u32..).zip(memory.iter()) {
+        let host = memory
+            .get_host_address(GuestAddress(region.start_addr().0))
+            .expect("a region's first address is inside it");
+        let region = kvm_userspace_memory_region {
+            slot,
+            flags: 0,
+            guest_phys_addr: region.start_addr().0,
+            memory_size: region.len(),
+            userspace_addr: host as u64,
+        };
+        // SAFETY: the range is a mapping of ours for exactly this length, and nothing but volatile accesses go to it.
+        unsafe { vm.set_user_memory_region(region) }?;
+    }
+    Ok(())
+}
+
+/// After `VcpuExit::InternalError`: which one (`KVM_INTERNAL_ERROR_*`).
+pub(crate) fn internal_suberror(vcpu: &mut VcpuFd) -> u32 {
+    let run = vcpu.get_kvm_run();
+    // SAFETY: the exit reason was KVM_EXIT_INTERNAL_ERROR, for which KVM fills in this field; any bits are a valid u32.
+    unsafe { run.__bindgen_anon_1.internal.suberror }
+}
+
+/// Sets the whole extended state from one page, the size that KVM_CHECK_EXTENSION(KVM_CAP_XSAVE2) was checked to be.
+pub(crate) fn set_xsave(vcpu: &VcpuFd, xsave: &kvm_xsave) -> Result<(), kvm_ioctls::Error> {
+    // SAFETY: KVM reads at most KVM_CAP_XSAVE2 bytes, which `assist` checked to be no more than this structure has.
+    unsafe { vcpu.set_xsave(xsave) }
+}
+
+/// A vCPU's statistics, read whenever wanted without stopping it.
+#[derive(Debug)]
+pub(crate) struct Stats {
+    file: File,
+    emulated: Option<u64>,
+    interrupts: Option<u64>,
+    exits: Option<u64>,
+}
+
+impl Stats {
+    /// Finds where KVM keeps the counters (`Documentation/virt/kvm/api.rst` 4.133: header, names, descriptors, data).
+    pub(crate) fn of(vcpu: &VcpuFd) -> io::Result<Self> {
+        // SAFETY: KVM_GET_STATS_FD takes no argument and touches no memory of ours.
+        let fd = unsafe { ioctl(&vcpu.as_raw_fd(), KVM_GET_STATS_FD()) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: KVM has just made this descriptor for us.
+        let file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
+        let word = |at| -> io::Result<u64> {
+            let mut bytes = [0; 4];
+            file.read_exact_at(&mut bytes, at)?;
+            Ok(u64::from(u32::from_le_bytes(bytes)))
+        };
+        let (name_size, count, descriptors, data) = (word(4)?, word(8)?, word(16)?, word(20)?);
+        let mut stats = Self {
+            file: file.try_clone()?,
+            emulated: None,
+            interrupts: None,
+            exits: None,
+        };
+        for at in (descriptors..)
+            .step_by(usize::try_from(16 + name_size).unwrap_or(16))
+            .take(count.min(1024) as usize)
+        {
+            let mut name = vec![0; usize::try_from(name_size.min(256)).unwrap_or(0)];
+            file.read_exact_at(&mut name, at + 16)?;
+            let value_at = Some(data + word(at + 8)?);
+            match name.split(|b| *b == 0).next() {
+                Some(b"insn_emulation") => stats.emulated = value_at,
+                Some(b"irq_injections") => stats.interrupts = value_at,
+                Some(b"exits") => stats.exits = value_at,
+                _ => {}
+            }
+        }
+        Ok(stats)
+    }
+
+    /// Adds this vCPU's counts to `counters`; what KVM does not count stays as it is.
+    pub(crate) fn add_to(&self, counters: &mut Counters) {
+        let value = |at: Option<u64>| {
+            let mut bytes = [0; 8];
+            at.and_then(|at| self.file.read_exact_at(&mut bytes, at).ok())
+                .map_or(0, |()| u64::from_le_bytes(bytes))
+        };
+        counters.emulated_instructions += value(self.emulated);
+        counters.interrupts += value(self.interrupts);
+        counters.exits += value(self.exits);
+    }
+}
