@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The queue side of the file system device (§5.11): each chain is one FUSE request and the room for its answer.
 //!
-//! Queue 0 takes what must not wait behind reads (FORGET, §5.11.6.1), queue 1 everything else. Requests are copied out once
+//! Queue 0 takes what must not wait behind reads (FORGET, §5.11.6), queue 1 everything else. Requests are copied out once
 //! and then judged; contents go the other way without a copy, from the file into the guest's buffers.
 //! A request that cannot be answered (no whole header, no room for one) is given back with nothing written.
 

@@ -166,6 +166,20 @@ pub fn its_queues_stand_still_outside_their_window(make: Make) {
     }
 }
 
+/// Ready is ready: what is written afterwards, in the window or not, is not what the device gets.
+pub fn its_ready_queues_stand_still_in_their_window(make: Make) {
+    for register in registers::OF_A_QUEUE
+        .into_iter()
+        .filter(|register| *register != registers::QUEUE_READY)
+    {
+        let mut driver = Driver::new(make());
+        driver.reach(11);
+        driver.write(register, u32::MAX);
+        driver.write(registers::STATUS, 15);
+        assert_eq!(driver.read(registers::STATUS), 15, "{register:#x}");
+    }
+}
+
 /// Set up before the features are agreed on, a queue is not set up at all.
 pub fn its_queues_cannot_be_set_up_too_early(make: Make) {
     for stage in [0, 1, 3] {
@@ -317,6 +331,7 @@ macro_rules! suite {
                 it_starts_and_stops_any_number_of_times
                 it_does_not_start_on_a_queue_that_is_not_right
                 its_queues_stand_still_outside_their_window
+                its_ready_queues_stand_still_in_their_window
                 its_queues_cannot_be_set_up_too_early
                 any_number_can_be_notified
                 it_refuses_features_it_did_not_offer

@@ -5,6 +5,7 @@ use super::bridge::{Bridge, Input};
 use super::credit::BUF_ALLOC;
 use super::packet::{HEADER_LEN, Header, Op, SHUTDOWN_RECEIVE, SHUTDOWN_SEND};
 use super::*;
+use crate::virtio::conformance;
 use guest::{CID, GUEST_PORT, Guest, NEXT, PORT, WRITE};
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -12,6 +13,13 @@ use std::thread;
 use std::time::Duration;
 use virtio_queue::QueueT;
 use vm_memory::VolatileSlice;
+
+fn device() -> Vsock {
+    let (_host, agent) = UnixStream::pair().unwrap();
+    Vsock::new(CID, PORT, agent).unwrap()
+}
+
+conformance::suite!(|| Box::new(device()), serves: [TX]);
 
 /// Bytes that differ from their neighbours a page or a packet on.
 fn pattern(len: usize) -> Vec<u8> {
