@@ -35,7 +35,10 @@ pub const INPUTS: &[Input] = inputs![
     "patches/0002-pvpanic-at-its-port-without-acpi.patch",
     "patches/0003-x86-a-machine-without-pc-parts.patch",
     "patches/0004-sysfs-leave-out-the-kernels-insides.patch",
-    "patches/0005-boot-do-less.patch",
+    "patches/0005-x86-large-pages-to-the-end-of-boot.patch",
+    "patches/0006-boot-do-less.patch",
+    "patches/0007-mm-struct-pages-are-made-free.patch",
+    "patches/0008-printk-quiet-is-not-kept.patch",
 ];
 
 /// The file of this name among `INPUTS`.

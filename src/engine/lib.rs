@@ -1,1 +1,137 @@
-//! Containers as the user means them.
+// SPDX-License-Identifier: Apache-2.0
+//! Containers as the user means them. `Engine` is the only door: whoever wants a container goes through it and sees the
+//! same state, exit codes and errors as everybody else.
+//!
+//! ```text
+//!   Engine ─┬─ images ───────────────► isopod-image          what there is to run
+//!           ├─ container ─┬─ spec, process                   what is to run, worked out
+//!           │             ├─ records, state                  what is known of it
+//!           │             └─ run, list, remove               one verb a file
+//!           ├─ stdio ─ agent, sink, terminal, signals        a foreground container's one loop
+//!           ├─ seccomp, capabilities, etc                    what the guest is told, digested here
+//!           ├─ boot, kernel, kvm ────► isopod-vmm            what a machine is made from
+//!           └─ doctor, timings                               what to tell the user
+//! ```
+#![forbid(unsafe_code)]
+
+mod agent;
+mod boot;
+pub mod capabilities;
+pub mod container;
+pub mod doctor;
+mod error;
+mod etc;
+mod images;
+mod kernel;
+mod kvm;
+pub mod seccomp;
+mod signals;
+mod sink;
+mod stdio;
+mod terminal;
+pub mod timings;
+
+pub use container::name::{Id, Name};
+pub use container::records::Record;
+pub use container::run::{Finished, exit_code};
+pub use container::spec;
+pub use container::state::{Exit, State};
+pub use container::word::Word;
+pub use error::{EngineError, Kind, Result};
+pub use isopod_image::{LayerProgress, Loaded, Progress, Summary};
+pub use isopod_vmm::process::{NAME as VMM_NAME, main as vmm_main};
+pub use terminal::Streams;
+pub use timings::Timings;
+
+use container::records::Records;
+use images::Images;
+use rustix::process::geteuid;
+use spec::ContainerSpec;
+use std::env;
+use std::fs::DirBuilder;
+use std::io::Read;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// Where an engine keeps what it knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Images and containers: what outlives a boot.
+    pub data_root: PathBuf,
+    /// What does not.
+    pub run_root: PathBuf,
+}
+
+impl Default for Options {
+    /// The system's folders for root, the user's own for anybody else.
+    fn default() -> Self {
+        if geteuid().is_root() {
+            return Self { data_root: "/var/lib/isopod".into(), run_root: "/run/isopod".into() };
+        }
+        let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+        let home = || absolute("HOME").unwrap_or_else(|| "/".into());
+        let data = absolute("XDG_DATA_HOME").unwrap_or_else(|| home().join(".local/share"));
+        let run = absolute("XDG_RUNTIME_DIR").unwrap_or_else(|| data.join("isopod"));
+        let run = if run.ends_with("isopod") { run.join("run") } else { run.join("isopod") };
+        Self { data_root: data.join("isopod"), run_root: run }
+    }
+}
+
+/// All containers and images under one data root.
+#[derive(Debug)]
+pub struct Engine {
+    options: Options,
+    images: Images,
+    records: Records,
+}
+
+impl Engine {
+    pub fn open(options: Options) -> Result<Self> {
+        if !options.data_root.is_dir() {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(&options.data_root);
+            let hint = "--data-root or $ISOPOD_DATA_ROOT names another folder";
+            let what = format!("cannot make the data root {}", options.data_root.display());
+            made.map_err(|e| EngineError::io(what)(e).hint(hint))?;
+        }
+        let images = Images::open(&options.data_root)?;
+        let records = Records::open(&options.data_root)?;
+        Ok(Self { options, images, records })
+    }
+
+    /// Runs a container in the foreground, to its end.
+    pub fn run(&self, spec: ContainerSpec, streams: Streams<'_>, timings: &mut Timings) -> Result<Finished> {
+        let context = container::run::Context {
+            images: &self.images,
+            records: &self.records,
+            data_root: &self.options.data_root,
+            run_root: &self.options.run_root,
+            streams,
+            timings,
+        };
+        container::run::run(context, spec)
+    }
+
+    /// The containers that are not over, or all; the youngest first.
+    pub fn list(&self, all: bool) -> Result<Vec<Record>> {
+        container::list::list(&self.records, all)
+    }
+
+    /// Forgets a container; `force` ends it first if need be.
+    pub fn remove(&self, reference: &str, force: bool) -> Result<Record> {
+        container::remove::remove(&self.records, reference, force)
+    }
+
+    /// Loads the images of an archive or a layout folder.
+    pub fn load(&self, source: &Path, progress: &mut dyn Progress) -> Result<Vec<Loaded>> {
+        self.images.load(source, progress)
+    }
+
+    /// Loads the images of an archive that comes as a stream.
+    pub fn load_stream(&self, source: impl Read, progress: &mut dyn Progress) -> Result<Vec<Loaded>> {
+        self.images.load_reader(source, progress)
+    }
+
+    pub fn images(&self) -> Result<Vec<Summary>> {
+        self.images.list()
+    }
+}

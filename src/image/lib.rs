@@ -1,1 +1,37 @@
-//! OCI images: content by digest, layers, archives.
+// SPDX-License-Identifier: Apache-2.0
+//! OCI images: content by digest, layers, archives. Knows nothing of virtual machines.
+//!
+//! ```text
+//!   archive ──► load ──► manifest, config (documents, strictly read)
+//!                 └────► layers: compress ► tar ► data file + index ──► merge ──► store ──► Image: descriptors
+//! ```
+//! An image is somebody else's word: every byte of it is an allegation until a digest or a check says otherwise, and none
+//! of its names is ever a path on this machine.
+#![forbid(unsafe_code)]
+
+mod archive;
+mod compress;
+pub mod config;
+mod content;
+mod data;
+mod digest;
+mod error;
+mod layers;
+mod limits;
+mod load;
+mod manifest;
+mod progress;
+mod reference;
+mod store;
+mod strict;
+mod tar;
+pub mod tree;
+
+pub use config::ImageConfig;
+pub use digest::Digest;
+pub use error::{ImageError, Kind, Result};
+pub use limits::Limits;
+pub use load::Loaded;
+pub use progress::{LayerProgress, Progress};
+pub use reference::Reference;
+pub use store::{Image, Store, Summary};

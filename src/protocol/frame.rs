@@ -67,7 +67,11 @@ pub struct Decoder {
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self { buf: vec![0; HEADER_LEN + MAX_DATA], start: 0, end: 0 }
+        Self {
+            buf: vec![0; HEADER_LEN + MAX_DATA],
+            start: 0,
+            end: 0,
+        }
     }
 }
 
@@ -90,7 +94,9 @@ impl Decoder {
     /// The next whole frame, if it has arrived.
     pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
         let have = &self.buf[self.start..self.end];
-        let Some((header, _)) = have.split_first_chunk::<HEADER_LEN>() else { return Ok(None) };
+        let Some((header, _)) = have.split_first_chunk::<HEADER_LEN>() else {
+            return Ok(None);
+        };
         let [l0, l1, l2, l3, kind, _, s0, s1] = *header;
         let stream = StreamId(u16::from_le_bytes([s0, s1]));
         let len = checked_length(kind, u32::from_le_bytes([l0, l1, l2, l3]))?;
@@ -115,9 +121,20 @@ impl Decoder {
 /// The length a header claims, if its kind may have it.
 fn checked_length(kind: u8, len: u32) -> Result<usize, FrameError> {
     let n = usize::try_from(len).unwrap_or(usize::MAX);
-    let at_most = |max| if n <= max { Ok(n) } else { Err(FrameError::TooLong { kind, len, max }) };
-    let exactly =
-        |expected| if n == expected { Ok(n) } else { Err(FrameError::WrongLength { kind, len, expected }) };
+    let at_most = |max| {
+        if n <= max {
+            Ok(n)
+        } else {
+            Err(FrameError::TooLong { kind, len, max })
+        }
+    };
+    let exactly = |expected| {
+        if n == expected {
+            Ok(n)
+        } else {
+            Err(FrameError::WrongLength { kind, len, expected })
+        }
+    };
     match kind {
         KIND_MESSAGE => at_most(MAX_MESSAGE),
         KIND_DATA => at_most(MAX_DATA),
@@ -163,7 +180,11 @@ fn put_message(out: &mut Vec<u8>, message: &impl Message) -> Result<(), FrameErr
     let len = message.encoded_len();
     if len > MAX_MESSAGE {
         let len = u32::try_from(len).unwrap_or(u32::MAX);
-        return Err(FrameError::TooLong { kind: KIND_MESSAGE, len, max: MAX_MESSAGE });
+        return Err(FrameError::TooLong {
+            kind: KIND_MESSAGE,
+            len,
+            max: MAX_MESSAGE,
+        });
     }
     out.extend_from_slice(&header(KIND_MESSAGE, StreamId(0), len));
     message.encode(out).expect("a Vec grows as needed");

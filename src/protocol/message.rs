@@ -30,13 +30,19 @@ pub enum HostSays {
 
 impl FromHost {
     pub fn start(container: Container) -> Self {
-        Self { says: Some(HostSays::Start(Box::new(container))) }
+        Self {
+            says: Some(HostSays::Start(Box::new(container))),
+        }
     }
     pub fn signal(number: i32) -> Self {
-        Self { says: Some(HostSays::Signal(Signal { number })) }
+        Self {
+            says: Some(HostSays::Signal(Signal { number })),
+        }
     }
     pub fn resize(size: WindowSize) -> Self {
-        Self { says: Some(HostSays::Resize(size)) }
+        Self {
+            says: Some(HostSays::Resize(size)),
+        }
     }
 }
 

@@ -156,10 +156,8 @@ unsafe fn child_of(pid: c_int, pidfd: c_int) -> io::Result<Child> {
     match Pid::from_raw(pid) {
         Some(pid) if pid.as_raw_nonzero().get() > 0 => {
             // SAFETY: what the caller owes.
-            Ok(Child {
-                pid,
-                pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
-            })
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Child { pid, pidfd })
         }
         _ => Err(io::Error::last_os_error()),
     }

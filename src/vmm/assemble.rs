@@ -16,7 +16,7 @@ use isopod_devices::rng::Rng;
 use isopod_devices::serial::Serial;
 use isopod_devices::virtio::VirtioDevice;
 use isopod_devices::vsock::Vsock;
-use isopod_fs::IndexServer;
+use isopod_fs::{Counters as FsCounters, IndexServer};
 use isopod_index::{Index, OpenError};
 use isopod_sys::map::FileMap;
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
@@ -69,6 +69,12 @@ pub(crate) enum AssembleError {
     Boot(#[from] boot::BootError),
     #[error("cannot use the index of the `{share}` share")]
     Index { share: &'static str, source: OpenError },
+    #[error("the index of the `{share}` share names {named} data files, {given} came")]
+    Layers {
+        share: &'static str,
+        named: usize,
+        given: usize,
+    },
     #[error("cannot set up a device (op={op})")]
     Device { op: &'static str, source: io::Error },
 }
@@ -78,6 +84,7 @@ pub(crate) enum AssembleError {
 pub(crate) struct Assembled {
     pub(crate) vcpus: Vec<VcpuFd>,
     pub(crate) stats: Vec<Stats>,
+    pub(crate) image_counters: Arc<FsCounters>,
     pub(crate) vm: VmFd,
     pub(crate) around: Surroundings,
     pub(crate) kernel: File,
@@ -95,7 +102,7 @@ pub(crate) fn assemble(config: &MachineConfig, fds: Descriptors) -> Result<Assem
         .map_err(op("get CPUID"))?;
     let vcpus = vcpus(&vm, config.vcpus, &supported)?;
 
-    let devices = devices(config, fds.boot, fds.image, fds.agent)?;
+    let (devices, image_counters) = devices(config, fds.boot, fds.image, fds.agent)?;
     let tsc_khz = vcpus[0].get_tsc_khz().map_err(op("get the TSC's frequency"))?;
     let line = cmdline::build(
         config,
@@ -117,6 +124,7 @@ pub(crate) fn assemble(config: &MachineConfig, fds: Descriptors) -> Result<Assem
     Ok(Assembled {
         vcpus,
         stats,
+        image_counters,
         vm,
         around,
         kernel: fds.kernel,
@@ -134,24 +142,39 @@ fn vcpus(vm: &VmFd, count: u8, supported: &CpuId) -> Result<Vec<VcpuFd>, Assembl
         .collect()
 }
 
-/// The machine's devices, in the order of their windows and lines.
+/// The machine's devices, in the order of their windows and lines, and what the image's file server counts.
 fn devices(
     config: &MachineConfig,
     boot: ShareFiles,
     image: ShareFiles,
     agent: UnixStream,
-) -> Result<Vec<Box<dyn VirtioDevice>>, AssembleError> {
-    Ok(vec![
-        Box::new(Fs::new("boot", share("boot", boot)?)),
-        Box::new(Fs::new("image", share("image", image)?)),
-        Box::new(Vsock::new(GUEST_CID, config.agent_port, agent).map_err(device("make a vsock"))?),
-        Box::new(Rng::new()),
-    ])
+) -> Result<(Vec<Box<dyn VirtioDevice>>, Arc<FsCounters>), AssembleError> {
+    let image = Fs::new("image", share("image", image)?);
+    let counters = image.counters();
+    let vsock = Vsock::new(GUEST_CID, config.agent_port, agent).map_err(device("make a vsock"))?;
+    let boot = Fs::new("boot", share("boot", boot)?);
+    Ok((
+        vec![
+            Box::new(boot),
+            Box::new(image),
+            Box::new(vsock),
+            Box::new(Rng::new()),
+        ],
+        counters,
+    ))
 }
 
 fn share(name: &'static str, files: ShareFiles) -> Result<IndexServer<FileMap>, AssembleError> {
     let map = FileMap::new(&files.index).map_err(device("map an index"))?;
     let index = Index::open(map).map_err(|source| AssembleError::Index { share: name, source })?;
+    let (named, given) = (index.layers(), files.layers.len());
+    if named > given {
+        return Err(AssembleError::Layers {
+            share: name,
+            named,
+            given,
+        });
+    }
     Ok(IndexServer::new(index, files.layers))
 }
 

@@ -64,6 +64,7 @@ fn run(machine: Assembled, mut marks: Marks, socket: BorrowedFd<'_>) -> Option<E
     let Assembled {
         vcpus,
         stats,
+        image_counters,
         vm: _vm,
         around,
         kernel,
@@ -102,6 +103,12 @@ fn run(machine: Assembled, mut marks: Marks, socket: BorrowedFd<'_>) -> Option<E
     let count = || {
         let mut counters = Counters::default();
         stats.iter().for_each(|s| s.add_to(&mut counters));
+        counters.image_requests = image_counters
+            .snapshot()
+            .requests
+            .iter()
+            .map(|(_, count)| count)
+            .sum();
         counters
     };
     serve(socket, &bell, &first_end, count).map(|end| with_symbol(end, &kernel))

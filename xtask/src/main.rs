@@ -1,3 +1,52 @@
-//! Developer commands: kernel, rootfs, check, bench.
+// SPDX-License-Identifier: Apache-2.0
+//! Developer commands, one verb a file: `cargo xtask kernel | rootfs | check`.
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod check;
+mod kernel;
+mod rootfs;
+mod say;
+
+use clap::{Parser, Subcommand};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Developer commands of isopod")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Build the guest kernel, or find it built
+    Kernel(kernel::Arguments),
+    /// Make the demo image
+    Rootfs,
+    /// What CI checks: format, lints, walls, sizes, documentation
+    Check,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().verb {
+        Verb::Kernel(arguments) => kernel::run(&arguments),
+        Verb::Rootfs => rootfs::run(),
+        Verb::Check => check::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The root of the workspace this was compiled in.
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .map(Path::to_path_buf)
+        .unwrap_or_default()
+}

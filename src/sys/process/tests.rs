@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use super::*;
-use rustix::process::{WaitIdOptions, WaitIdStatus, getpid, waitid};
+use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, getpid, waitid};
 use std::fs::read_to_string;
 use std::os::fd::AsFd;
 use std::sync::{Mutex, PoisonError};
@@ -16,12 +16,9 @@ fn with_one_thread<T>(test: impl FnOnce(&mut OneThread) -> T) -> T {
 }
 
 fn wait(child: &Child) -> WaitIdStatus {
-    waitid(
-        rustix::process::WaitId::PidFd(child.pidfd.as_fd()),
-        WaitIdOptions::EXITED,
-    )
-    .unwrap()
-    .unwrap()
+    waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED)
+        .unwrap()
+        .unwrap()
 }
 
 #[test]
