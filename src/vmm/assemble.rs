@@ -102,7 +102,10 @@ pub(crate) fn assemble(config: &MachineConfig, fds: Descriptors) -> Result<Assem
         .map_err(op("get CPUID"))?;
     let vcpus = vcpus(&vm, config.vcpus, &supported)?;
 
-    let (devices, image_counters) = devices(config, fds.boot, fds.image, fds.agent)?;
+    let Devices {
+        all: devices,
+        image_counters,
+    } = devices(config, fds.boot, fds.image, fds.agent)?;
     let tsc_khz = vcpus[0].get_tsc_khz().map_err(op("get the TSC's frequency"))?;
     let line = cmdline::build(
         config,
@@ -142,26 +145,32 @@ fn vcpus(vm: &VmFd, count: u8, supported: &CpuId) -> Result<Vec<VcpuFd>, Assembl
         .collect()
 }
 
-/// The machine's devices, in the order of their windows and lines, and what the image's file server counts.
+#[derive(Debug)]
+struct Devices {
+    /// In the order of their windows and lines.
+    all: Vec<Box<dyn VirtioDevice>>,
+    image_counters: Arc<FsCounters>,
+}
+
 fn devices(
     config: &MachineConfig,
     boot: ShareFiles,
     image: ShareFiles,
     agent: UnixStream,
-) -> Result<(Vec<Box<dyn VirtioDevice>>, Arc<FsCounters>), AssembleError> {
+) -> Result<Devices, AssembleError> {
     let image = Fs::new("image", share("image", image)?);
-    let counters = image.counters();
+    let image_counters = image.counters();
     let vsock = Vsock::new(GUEST_CID, config.agent_port, agent).map_err(device("make a vsock"))?;
     let boot = Fs::new("boot", share("boot", boot)?);
-    Ok((
-        vec![
+    Ok(Devices {
+        all: vec![
             Box::new(boot),
             Box::new(image),
             Box::new(vsock),
             Box::new(Rng::new()),
         ],
-        counters,
-    ))
+        image_counters,
+    })
 }
 
 fn share(name: &'static str, files: ShareFiles) -> Result<IndexServer<FileMap>, AssembleError> {
