@@ -10,16 +10,15 @@
 //! lower layers have in them, *implicit* folders are there only because something is beneath them (the lower layer may
 //! have a link at that place, to be followed), and *later links* are hard links to what a lower layer has.
 
-use crate::emit::{Source, emit};
+use crate::emit::emit;
 use crate::format::{
     DATA_MAX, FILE_MAX, INLINE_MAX, Kind, MODE_MASK, NAME_MAX, PATH_MAX, Record, Use, XATTR_MAX, at,
-    from_halves, from_place, halves, layout, marks, place,
+    from_halves, layout, marks, place,
 };
-use crate::links::{Link, Links, NOTHING, Names};
+use crate::keep::{Arena, Sets};
+use crate::links::{Link, Links, NOTHING};
 use crate::read::{Device, Extent, Time};
-use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap};
-use std::hash::BuildHasher;
 use std::io::{Error as IoError, Write};
 use thiserror::Error;
 
@@ -148,12 +147,11 @@ impl Tree {
     pub fn memory(&self) -> usize {
         self.records.len() * size_of::<Record>()
             + self.links.memory()
-            + self.names.0.len()
+            + self.names.len()
             + self.blobs.len()
             + self.extents.len() * size_of::<(u64, u64, u64)>()
             + self.xattrs.len() * 32
-            + self.sets.bytes.len()
-            + self.sets.known.len() * 32
+            + self.sets.memory()
     }
 
     /// Names given so far, those taken back included.
@@ -449,154 +447,6 @@ fn check_name(name: &[u8]) -> Result<(), BuildError> {
     }
 }
 
-/// Names, each after its length.
-#[derive(Debug, Default)]
-pub(crate) struct Arena(Vec<u8>);
-
-impl Arena {
-    pub(crate) fn add(&mut self, name: &[u8]) -> Option<u32> {
-        let reference = u32::try_from(self.0.len()).ok()?;
-        self.0.push(u8::try_from(name.len()).ok()?);
-        self.0.extend_from_slice(name);
-        Some(reference)
-    }
-}
-
-impl Names for Arena {
-    fn name(&self, reference: u32) -> &[u8] {
-        match self.0.get(at(reference)..).and_then(<[u8]>::split_first) {
-            Some((len, rest)) => rest.get(..usize::from(*len)).unwrap_or_default(),
-            None => &[],
-        }
-    }
-}
-
-/// Sets of extended attributes, equal ones kept once.
-#[derive(Debug, Default)]
-struct Sets {
-    bytes: Vec<u8>,
-    known: HashMap<u64, (u32, u32)>,
-    hasher: RandomState,
-}
-
-impl Sets {
-    /// Offset and length of the encoded set; nothing for an empty one.
-    fn add(&mut self, xattrs: &BTreeMap<Vec<u8>, Vec<u8>>) -> Result<Option<(u32, u32)>, BuildError> {
-        if xattrs.is_empty() {
-            return Ok(None);
-        }
-        let sum: usize = xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
-        let good = |name: &Vec<u8>| !name.is_empty() && name.len() <= NAME_MAX && !name.contains(&0);
-        if sum > XATTR_MAX || !xattrs.keys().all(good) {
-            return Err(BuildError::BadXattrs);
-        }
-        let mut set = Vec::with_capacity(2 + sum + xattrs.len() * 6);
-        set.extend_from_slice(
-            &u16::try_from(xattrs.len())
-                .map_err(|_| BuildError::BadXattrs)?
-                .to_le_bytes(),
-        );
-        for (name, value) in xattrs {
-            set.extend_from_slice(
-                &u16::try_from(name.len())
-                    .map_err(|_| BuildError::BadXattrs)?
-                    .to_le_bytes(),
-            );
-            set.extend_from_slice(
-                &u32::try_from(value.len())
-                    .map_err(|_| BuildError::BadXattrs)?
-                    .to_le_bytes(),
-            );
-            set.extend_from_slice(name);
-            set.extend_from_slice(value);
-        }
-        let hash = self.hasher.hash_one(&set);
-        if let Some(&(offset, len)) = self.known.get(&hash)
-            && self.get(offset, len) == set
-        {
-            return Ok(Some((offset, len)));
-        }
-        let offset = u32::try_from(self.bytes.len()).map_err(|_| BuildError::TooManyEntries)?;
-        let len = u32::try_from(set.len()).map_err(|_| BuildError::TooManyEntries)?;
-        self.bytes.extend_from_slice(&set);
-        self.known.insert(hash, (offset, len));
-        Ok(Some((offset, len)))
-    }
-
-    fn get(&self, offset: u32, len: u32) -> &[u8] {
-        self.bytes
-            .get(at(offset)..)
-            .and_then(|rest| rest.get(..at(len)))
-            .unwrap_or_default()
-    }
-}
-
-impl Names for Tree {
-    fn name(&self, reference: u32) -> &[u8] {
-        self.names.name(reference)
-    }
-}
-
-impl Source for Tree {
-    fn used(&self) -> Use {
-        self.used
-    }
-
-    fn layers(&self) -> usize {
-        1
-    }
-
-    fn root(&self) -> u32 {
-        Self::ROOT.0
-    }
-
-    fn nodes(&self) -> usize {
-        self.records.len()
-    }
-
-    fn links(&self) -> &Links {
-        &self.links
-    }
-
-    fn record(&self, node: u32) -> Result<Record, BuildError> {
-        self.record_of(node).ok_or(BuildError::Corrupt("a node"))
-    }
-
-    fn blob(&self, node: u32) -> Result<&[u8], BuildError> {
-        Ok(self.blob_of(&self.record(node)?))
-    }
-
-    fn extents(&self, node: u32) -> Result<Vec<Extent>, BuildError> {
-        let (first, count) = halves(self.record(node)?.payload);
-        let all = self
-            .extents
-            .get(at(first)..)
-            .and_then(|rest| rest.get(..at(count)));
-        let all = all.ok_or(BuildError::Corrupt("extents"))?.iter();
-        Ok(all
-            .map(|&(file_offset, len, place)| {
-                let (layer, data_offset) = from_place(place);
-                Extent {
-                    file_offset,
-                    len,
-                    layer,
-                    data_offset,
-                }
-            })
-            .collect())
-    }
-
-    fn extent_count(&self, node: u32) -> Result<u32, BuildError> {
-        Ok(halves(self.record(node)?.payload).1)
-    }
-
-    fn xattrs(&self, node: u32) -> Result<Option<(u64, &[u8])>, BuildError> {
-        Ok(self
-            .xattrs
-            .get(&node)
-            .map(|&(offset, len)| (u64::from(offset), self.sets.get(offset, len))))
-    }
-}
-
+mod source;
 #[cfg(test)]
 mod tests;

@@ -16,6 +16,7 @@
 pub mod build;
 mod emit;
 pub mod format;
+mod keep;
 mod links;
 pub mod merge;
 pub mod read;

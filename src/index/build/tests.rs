@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 use super::*;
+use crate::format::encode_header;
 use crate::read::{Content, Index, Ino, Inode};
 use proptest::collection::{btree_map, vec};
-use proptest::prelude::*;
+use proptest::option::of;
+use proptest::prelude::{any as whole, *};
 
 const LIMIT: usize = 1 << 20;
 
@@ -19,7 +21,12 @@ fn image() -> Tree {
 }
 
 fn any() -> Attributes {
-    Attributes { mode: 0o644, uid: 7, gid: 8, ..Attributes::default() }
+    Attributes {
+        mode: 0o644,
+        uid: 7,
+        gid: 8,
+        ..Attributes::default()
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -37,13 +44,13 @@ fn name() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn any_byte() -> impl Strategy<Value = u8> {
-    prop_oneof![b'a'..=b'd', proptest::num::u8::ANY]
+    prop_oneof![b'a'..=b'd', whole::<u8>()]
 }
 
 fn attributes() -> impl Strategy<Value = Attributes> {
-    let xattrs = btree_map(vec(1u8.., 1..20), vec(proptest::num::u8::ANY, 0..40), 0..3);
-    let time = (proptest::num::i64::ANY, 0u32..1_000_000_000);
-    (0u16..0o10_000, proptest::num::u32::ANY, proptest::num::u32::ANY, time, xattrs).prop_map(
+    let xattrs = btree_map(vec(1u8.., 1..20), vec(whole::<u8>(), 0..40), 0..3);
+    let time = (whole::<i64>(), 0u32..1_000_000_000);
+    (0u16..0o10_000, whole::<u32>(), whole::<u32>(), time, xattrs).prop_map(
         |(mode, uid, gid, (seconds, nanoseconds), xattrs)| Attributes {
             mode,
             uid,
@@ -60,7 +67,12 @@ fn pieces() -> impl Strategy<Value = Thing> {
         let mut end = 0;
         let mut extents = Vec::new();
         for (gap, len, data_offset) in pieces {
-            extents.push(Extent { file_offset: end + gap, len, layer: 0, data_offset });
+            extents.push(Extent {
+                file_offset: end + gap,
+                len,
+                layer: 0,
+                data_offset,
+            });
             end += gap + len;
         }
         Thing::File(end + rest, extents)
@@ -70,13 +82,15 @@ fn pieces() -> impl Strategy<Value = Thing> {
 fn thing() -> impl Strategy<Value = Thing> {
     let leaf = prop_oneof![
         vec(1u8.., 1..30).prop_map(Thing::Symlink),
-        vec(proptest::num::u8::ANY, 0..100).prop_map(Thing::Inline),
+        vec(whole::<u8>(), 0..100).prop_map(Thing::Inline),
         pieces(),
-        (proptest::bool::ANY, 0u32..4096, 0u32..1 << 20)
+        (whole::<bool>(), 0u32..4096, 0u32..1 << 20)
             .prop_map(|(block, major, minor)| Thing::Device(block, Device { major, minor })),
         Just(Thing::Fifo),
     ];
-    leaf.prop_recursive(4, 60, 8, |inner| btree_map(name(), (attributes(), inner), 0..8).prop_map(Thing::Folder))
+    leaf.prop_recursive(4, 60, 8, |inner| {
+        btree_map(name(), (attributes(), inner), 0..8).prop_map(Thing::Folder)
+    })
 }
 
 fn plant(tree: &mut Tree, folder: Node, things: &BTreeMap<Vec<u8>, (Attributes, Thing)>) {
@@ -103,7 +117,10 @@ fn same_attributes(index: &Index<Vec<u8>>, inode: &Inode, attributes: &Attribute
         uid: inode.uid,
         gid: inode.gid,
         mtime: inode.mtime,
-        xattrs: index.xattrs(inode.ino).map(|(n, v)| (n.to_vec(), v.to_vec())).collect(),
+        xattrs: index
+            .xattrs(inode.ino)
+            .map(|(n, v)| (n.to_vec(), v.to_vec()))
+            .collect(),
     };
     assert_eq!(&have, attributes);
 }
@@ -128,7 +145,9 @@ fn compare(index: &Index<Vec<u8>>, dir: Ino, things: &BTreeMap<Vec<u8>, (Attribu
             },
             Thing::File(size, extents) => {
                 assert_eq!(inode.size, *size);
-                let Content::Extents(have) = index.content(ino).unwrap() else { panic!("inline") };
+                let Content::Extents(have) = index.content(ino).unwrap() else {
+                    panic!("inline")
+                };
                 assert_eq!(have.iter().collect::<Vec<_>>(), *extents);
                 for offset in 0..*size + 1 {
                     let after = |e: &&Extent| e.file_offset + e.len > offset;
@@ -147,8 +166,17 @@ fn use_everything(bytes: Vec<u8>) {
     let Ok(index) = Index::open(bytes) else { return };
     let _ = index.verify();
     for ino in (0..40).chain([u32::MAX]).map(Ino) {
-        let _ = (index.inode(ino), index.parent(ino), index.link_target(ino), index.lookup(ino, b"b"));
-        let _ = (index.entries(ino).take(10_000).count(), index.entry_at(ino, 3), index.xattr(ino, b"x"));
+        let _ = (
+            index.inode(ino),
+            index.parent(ino),
+            index.link_target(ino),
+            index.lookup(ino, b"b"),
+        );
+        let _ = (
+            index.entries(ino).take(10_000).count(),
+            index.entry_at(ino, 3),
+            index.xattr(ino, b"x"),
+        );
         if let Some(Content::Extents(extents)) = index.content(ino) {
             let _ = extents.from(3).take(10_000).count();
         }
@@ -168,8 +196,8 @@ proptest! {
     #[test]
     fn a_reader_of_changed_bytes_answers_or_declines(
         things in btree_map(name(), (attributes(), thing()), 0..8),
-        flips in vec((proptest::num::usize::ANY, proptest::num::u8::ANY), 1..6),
-        cut in proptest::option::of(proptest::num::usize::ANY),
+        flips in vec((whole::<usize>(), whole::<u8>()), 1..6),
+        cut in of(whole::<usize>()),
     ) {
         let mut tree = image();
         plant(&mut tree, Tree::ROOT, &things);
@@ -186,8 +214,8 @@ proptest! {
     }
 
     #[test]
-    fn a_reader_of_any_bytes_answers_or_declines(rest in vec(proptest::num::u8::ANY, 0..600)) {
-        let (mut bytes, _) = crate::format::encode_header(Use::Image, 1, 0, [48, 12, 24, 8, 8, 8]);
+    fn a_reader_of_any_bytes_answers_or_declines(rest in vec(whole::<u8>(), 0..600)) {
+        let (mut bytes, _) = encode_header(Use::Image, 1, 0, [48, 12, 24, 8, 8, 8]);
         let mut whole = bytes.to_vec();
         whole.extend_from_slice(&rest);
         bytes[16..24].copy_from_slice(&(whole.len() as u64).to_le_bytes());
@@ -226,9 +254,15 @@ fn a_name_given_again_leaves_nothing_of_what_it_was() {
 fn names_a_folder_cannot_have_are_refused() {
     let mut tree = image();
     for name in [&b""[..], b".", b"..", b"a/b", b"a\0b", &[b'a'; 256]] {
-        assert!(matches!(tree.put(Tree::ROOT, name, &any(), Body::Fifo), Err(BuildError::BadName)));
+        assert!(matches!(
+            tree.put(Tree::ROOT, name, &any(), Body::Fifo),
+            Err(BuildError::BadName)
+        ));
         assert!(matches!(tree.enter(Tree::ROOT, name), Err(BuildError::BadName)));
-        assert!(matches!(tree.whiteout(Tree::ROOT, name), Err(BuildError::BadName)));
+        assert!(matches!(
+            tree.whiteout(Tree::ROOT, name),
+            Err(BuildError::BadName)
+        ));
     }
     tree.put(Tree::ROOT, &[b'a'; 255], &any(), Body::Fifo).unwrap();
     written(&tree);
@@ -265,5 +299,8 @@ fn a_path_longer_than_linux_allows_is_not_written() {
     for _ in 0..3000 {
         folder = tree.enter(folder, b"d").unwrap();
     }
-    assert!(matches!(tree.write(&mut Vec::new()), Err(BuildError::PathTooLong { .. })));
+    assert!(matches!(
+        tree.write(&mut Vec::new()),
+        Err(BuildError::PathTooLong { .. })
+    ));
 }

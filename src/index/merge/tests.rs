@@ -7,6 +7,8 @@
 
 use super::*;
 use crate::build::{Attributes, Body, Found, Node, Tree};
+use crate::format::Use;
+use crate::read::{Content, Extent};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,7 +62,10 @@ impl Model {
 
     fn put(&mut self, path: &[u8], thing: Thing) {
         self.make_parents(path);
-        let both = matches!((&thing, self.things.get(path)), (Thing::Folder(_), Some(Thing::Folder(_))));
+        let both = matches!(
+            (&thing, self.things.get(path)),
+            (Thing::Folder(_), Some(Thing::Folder(_)))
+        );
         if !both {
             self.remove(path);
         }
@@ -71,10 +76,12 @@ impl Model {
 
     fn whiteout(&mut self, path: &[u8], itself: bool) {
         let upper = &self.upper;
-        self.things.retain(|p, _| !p.starts_with(path) || upper.contains(p) || (!itself && p == path));
+        self.things
+            .retain(|p, _| !p.starts_with(path) || upper.contains(p) || (!itself && p == path));
         // What is above something kept was kept; what is beneath something removed goes too.
         let kept: BTreeSet<_> = self.things.keys().cloned().collect();
-        self.things.retain(|p, _| (1..p.len()).all(|n| kept.contains(&p[..n])));
+        self.things
+            .retain(|p, _| (1..p.len()).all(|n| kept.contains(&p[..n])));
         for (p, thing) in &mut self.things {
             let beneath = p.starts_with(path) && p != path;
             if beneath && matches!(thing, Thing::Folder(_)) && !self.described.contains(p) {
@@ -129,7 +136,11 @@ fn apply(model: &mut Model, tree: &mut Tree, entry: &Entry, id: u32) {
     if !model.reachable(path) || blocked(tree, path) {
         return;
     }
-    let attributes = Attributes { mode: 0o755, uid: id, ..Attributes::default() };
+    let attributes = Attributes {
+        mode: 0o755,
+        uid: id,
+        ..Attributes::default()
+    };
     let (&[name], way) = (path.last_chunk::<1>().unwrap(), path.as_slice());
     let body = match entry {
         Entry::Folder(_) => Body::Folder,
@@ -146,7 +157,9 @@ fn apply(model: &mut Model, tree: &mut Tree, entry: &Entry, id: u32) {
             return;
         }
         Entry::Opaque(_) => {
-            if matches!(model.things.get(path), Some(Thing::Folder(_))) && !blocked(tree, &[way, b"x"].concat()) {
+            if matches!(model.things.get(path), Some(Thing::Folder(_)))
+                && !blocked(tree, &[way, b"x"].concat())
+            {
                 let folder = parent(tree, &[way, b"x"].concat()).unwrap();
                 tree.opaque(folder);
                 model.make_parents(&[way, b"x"].concat());
@@ -235,7 +248,7 @@ fn entry() -> impl Strategy<Value = Entry> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 150000, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn merged_layers_are_what_applying_them_one_by_one_gives(layers in vec(vec(entry(), 0..12), 1..6)) {
         let mut model = Model::default();
@@ -258,7 +271,11 @@ proptest! {
 }
 
 fn any() -> Attributes {
-    Attributes { mode: 0o755, uid: 5, ..Attributes::default() }
+    Attributes {
+        mode: 0o755,
+        uid: 5,
+        ..Attributes::default()
+    }
 }
 
 fn with(build: impl FnOnce(&mut Tree)) -> Index<Vec<u8>> {
@@ -268,12 +285,15 @@ fn with(build: impl FnOnce(&mut Tree)) -> Index<Vec<u8>> {
 }
 
 fn look_up(index: &Index<Vec<u8>>, path: &str) -> Option<Ino> {
-    path.split('/').try_fold(Ino::ROOT, |dir, name| index.lookup(dir, name.as_bytes()))
+    path.split('/')
+        .try_fold(Ino::ROOT, |dir, name| index.lookup(dir, name.as_bytes()))
 }
 
 #[test]
 fn a_link_to_a_file_of_a_lower_layer_is_a_name_of_that_file() {
-    let lower = with(|t| drop(t.put(Tree::ROOT, b"a", &any(), Body::Inline(b"one")).unwrap()));
+    let lower = with(|t| {
+        t.put(Tree::ROOT, b"a", &any(), Body::Inline(b"one")).unwrap();
+    });
     let upper = with(|t| {
         t.link_later(Tree::ROOT, b"b", b"a").unwrap();
         t.whiteout(Tree::ROOT, b"c").unwrap();
@@ -285,7 +305,9 @@ fn a_link_to_a_file_of_a_lower_layer_is_a_name_of_that_file() {
 
 #[test]
 fn a_link_to_what_the_layer_itself_takes_away_still_finds_it() {
-    let lower = with(|t| drop(t.put(Tree::ROOT, b"a", &any(), Body::Inline(b"one")).unwrap()));
+    let lower = with(|t| {
+        t.put(Tree::ROOT, b"a", &any(), Body::Inline(b"one")).unwrap();
+    });
     let upper = with(|t| {
         t.whiteout(Tree::ROOT, b"a").unwrap();
         t.link_later(Tree::ROOT, b"b", b"a").unwrap();
@@ -309,7 +331,12 @@ fn a_link_to_nothing_is_refused_by_layer_and_path() {
 
 #[test]
 fn an_undescribed_folder_over_a_symlink_means_where_it_leads_within_the_root() {
-    for target in [&b"usr/bin"[..], b"/usr/bin", b"../../../usr/bin", b"/../usr/./bin"] {
+    for target in [
+        &b"usr/bin"[..],
+        b"/usr/bin",
+        b"../../../usr/bin",
+        b"/../usr/./bin",
+    ] {
         let lower = with(|t| {
             let usr = t.put(Tree::ROOT, b"usr", &any(), Body::Folder).unwrap();
             let bin = t.put(usr, b"bin", &any(), Body::Folder).unwrap();
@@ -326,17 +353,27 @@ fn an_undescribed_folder_over_a_symlink_means_where_it_leads_within_the_root() {
         assert!(look_up(&index, "usr/bin/new").is_some());
         assert!(look_up(&index, "usr/bin/sh").is_some());
         assert!(look_up(&index, "usr/bin/old").is_none());
-        assert_eq!(index.inode(look_up(&index, "bin").unwrap()).unwrap().kind, Kind::Symlink);
+        assert_eq!(
+            index.inode(look_up(&index, "bin").unwrap()).unwrap().kind,
+            Kind::Symlink
+        );
         assert_eq!(index.inode(look_up(&index, "usr/bin").unwrap()).unwrap().uid, 5);
     }
 }
 
 #[test]
 fn a_described_folder_takes_a_symlinks_place() {
-    let lower = with(|t| drop(t.put(Tree::ROOT, b"bin", &any(), Body::Symlink(b"usr")).unwrap()));
-    let upper = with(|t| drop(t.put(Tree::ROOT, b"bin", &any(), Body::Folder).unwrap()));
+    let lower = with(|t| {
+        t.put(Tree::ROOT, b"bin", &any(), Body::Symlink(b"usr")).unwrap();
+    });
+    let upper = with(|t| {
+        t.put(Tree::ROOT, b"bin", &any(), Body::Folder).unwrap();
+    });
     let index = merged(&[lower, upper]);
-    assert_eq!(index.inode(look_up(&index, "bin").unwrap()).unwrap().kind, Kind::Folder);
+    assert_eq!(
+        index.inode(look_up(&index, "bin").unwrap()).unwrap().kind,
+        Kind::Folder
+    );
 }
 
 #[test]
@@ -359,11 +396,39 @@ fn forty_layers_keep_their_places_in_their_own_data() {
         .map(|n| {
             with(|t| {
                 let extents = [
-                    Extent { file_offset: 0, len: 10, layer: 0, data_offset: 4096 },
-                    Extent { file_offset: 8192, len: 1, layer: 0, data_offset: 8192 },
+                    Extent {
+                        file_offset: 0,
+                        len: 10,
+                        layer: 0,
+                        data_offset: 4096,
+                    },
+                    Extent {
+                        file_offset: 8192,
+                        len: 1,
+                        layer: 0,
+                        data_offset: 8192,
+                    },
                 ];
-                t.put(Tree::ROOT, &[b'a', n + 1], &any(), Body::File { size: 10, extents: &extents[..1] }).unwrap();
-                t.put(Tree::ROOT, &[b'b', n + 1], &any(), Body::File { size: 9000, extents: &extents }).unwrap();
+                t.put(
+                    Tree::ROOT,
+                    &[b'a', n + 1],
+                    &any(),
+                    Body::File {
+                        size: 10,
+                        extents: &extents[..1],
+                    },
+                )
+                .unwrap();
+                t.put(
+                    Tree::ROOT,
+                    &[b'b', n + 1],
+                    &any(),
+                    Body::File {
+                        size: 9000,
+                        extents: &extents,
+                    },
+                )
+                .unwrap();
             })
         })
         .collect();
@@ -372,7 +437,9 @@ fn forty_layers_keep_their_places_in_their_own_data() {
     for n in 0..40u8 {
         for (name, pieces) in [(b'a', 1), (b'b', 2)] {
             let ino = index.lookup(Ino::ROOT, &[name, n + 1]).unwrap();
-            let Some(Content::Extents(extents)) = index.content(ino) else { panic!("not in pieces") };
+            let Some(Content::Extents(extents)) = index.content(ino) else {
+                panic!("not in pieces")
+            };
             assert_eq!(extents.len(), pieces);
             assert!(extents.iter().all(|e| e.layer == u16::from(n)));
         }

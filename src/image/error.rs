@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What can go wrong with images: a kind to act on, a sentence that says what was being done, and the cause beneath.
+
+use std::error::Error as StdError;
+use std::fmt::Display;
+use std::io::{Error as IoError, ErrorKind};
+use std::result::Result as StdResult;
+use thiserror::Error;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// No such image, or no such file.
+    NotFound,
+    /// The image is not what it should be: malformed, contradictory or hostile.
+    Invalid,
+    /// The image is well formed and not for us.
+    Unsupported,
+    /// A limit was met.
+    TooLarge,
+    /// The machine did not do what was asked of it.
+    Io,
+}
+
+/// Display speaks for this step alone; `source` has the rest.
+#[derive(Debug, Error)]
+#[error("{context}")]
+pub struct ImageError {
+    kind: Kind,
+    context: String,
+    #[source]
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+pub type Result<T, E = ImageError> = StdResult<T, E>;
+
+impl ImageError {
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub(crate) fn new(kind: Kind, context: impl Display) -> Self {
+        Self {
+            kind,
+            context: context.to_string(),
+            source: None,
+        }
+    }
+
+    pub(crate) fn invalid(context: impl Display) -> Self {
+        Self::new(Kind::Invalid, context)
+    }
+
+    pub(crate) fn because(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.source = Some(Box::new(source));
+        self
+    }
+
+    /// The same kind of failure, seen from one step further up.
+    pub(crate) fn within(self, context: impl Display) -> Self {
+        Self {
+            kind: self.kind,
+            context: context.to_string(),
+            source: Some(Box::new(self)),
+        }
+    }
+}
+
+/// Says what an I/O error interrupted.
+pub(crate) trait During<T> {
+    fn during(self, what: impl Display) -> Result<T>;
+}
+
+impl<T, E: Into<IoError>> During<T> for Result<T, E> {
+    fn during(self, what: impl Display) -> Result<T> {
+        self.map_err(|e| {
+            let e: IoError = e.into();
+            let kind = match e.kind() {
+                ErrorKind::NotFound => Kind::NotFound,
+                ErrorKind::UnexpectedEof | ErrorKind::InvalidData => Kind::Invalid,
+                _ => Kind::Io,
+            };
+            ImageError::new(kind, what).because(e)
+        })
+    }
+}

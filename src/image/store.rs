@@ -1,0 +1,457 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The images of this machine.
+//!
+//! ```text
+//!   oci-layout, index.json      an OCI image layout that skopeo and umoci can read: each image under its whole reference
+//!   blobs/sha256/<digest>       manifests, configurations and layers as they came
+//!   layers/sha256/<diff id>.data, .index       what became of each layer's archive
+//!   images/sha256/<manifest>.index             the merged index of each image
+//!   tmp/                        loads under way
+//!   lock                        shared to look an image up, exclusive to change what there is
+//! ```
+//! Files are immutable and named by digest, so that whoever has one open needs no lock. `index.json` says which of them
+//! mean something, and is replaced in one step, last: a load killed anywhere before has not happened.
+
+use crate::archive::Source;
+use crate::config::{self, Configuration, ImageConfig};
+use crate::content::{Staging, make_folder, sync_folder};
+use crate::digest::Digest;
+use crate::error::{During, ImageError, Kind, Result};
+use crate::limits::{DOCUMENT_MAX, Limits};
+use crate::load::{Load, Loaded};
+use crate::manifest::{self, Descriptor, INDEX, Listing, Manifest, Parsed, REF_NAME};
+use crate::progress::Progress;
+use crate::reference::Reference;
+use crate::strict;
+use rustix::fs::{FlockOperation, flock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+
+/// A store of images.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    limits: Limits,
+}
+
+/// Something in the store, by what it is and its digest: the only way to a path in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    Blob(Digest),
+    LayerData(Digest),
+    LayerIndex(Digest),
+    ImageIndex(Digest),
+}
+
+impl Place {
+    const FOLDERS: [&'static str; 3] = ["blobs/sha256", "layers/sha256", "images/sha256"];
+
+    fn path(self) -> String {
+        let [blobs, layers, images] = Self::FOLDERS;
+        match self {
+            Self::Blob(digest) => format!("{blobs}/{}", digest.hex()),
+            Self::LayerData(digest) => format!("{layers}/{}.data", digest.hex()),
+            Self::LayerIndex(digest) => format!("{layers}/{}.index", digest.hex()),
+            Self::ImageIndex(digest) => format!("{images}/{}.index", digest.hex()),
+        }
+    }
+}
+
+/// An image to be listed, perhaps under a name.
+#[derive(Debug, Clone)]
+pub(crate) struct Named {
+    pub(crate) reference: Option<Reference>,
+    pub(crate) descriptor: Descriptor,
+}
+
+/// An image, ready to be served: descriptors and no paths.
+#[derive(Debug)]
+pub struct Image {
+    /// The name it was found by, or one of its names.
+    pub reference: Option<Reference>,
+    /// Of its manifest.
+    pub digest: Digest,
+    pub config: ImageConfig,
+    /// The merged index.
+    pub index: File,
+    /// The data files its extents name, in order.
+    pub layers: Vec<File>,
+}
+
+/// An image in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    pub reference: Option<Reference>,
+    pub digest: Digest,
+    /// Sum of the layers as they came.
+    pub size: u64,
+    /// As the image says, RFC 3339.
+    pub created: Option<String>,
+    pub layers: usize,
+}
+
+impl Store {
+    /// Opens the store at `root`, which is made if it is not there.
+    pub fn open(root: impl Into<PathBuf>) -> Result<Self> {
+        Self::with_limits(root, Limits::from_env())
+    }
+
+    pub fn with_limits(root: impl Into<PathBuf>, limits: Limits) -> Result<Self> {
+        let root = root.into();
+        let store = Self { root, limits };
+        if store.path("index.json").exists() {
+            return Ok(store);
+        }
+        store.make().map_err(|e| {
+            e.within(format_args!(
+                "cannot make an image store at {}",
+                store.root.display()
+            ))
+        })?;
+        Ok(store)
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Loads all images of an OCI layout folder, an OCI archive or a `docker save` archive.
+    pub fn load(&self, source: &Path, progress: &mut dyn Progress) -> Result<Vec<Loaded>> {
+        let staging = self.stage()?;
+        let result = Source::open(source, &staging, &self.limits)
+            .and_then(|opened| self.load_from(&opened, &staging, progress));
+        result.map_err(|e| e.within(format_args!("cannot load {}", source.display())))
+    }
+
+    /// The same from a stream.
+    pub fn load_reader(&self, source: impl Read, progress: &mut dyn Progress) -> Result<Vec<Loaded>> {
+        let staging = self.stage()?;
+        let result = Source::from_reader(source, &staging, &self.limits)
+            .and_then(|opened| self.load_from(&opened, &staging, progress));
+        result.map_err(|e| e.within("cannot load the image"))
+    }
+
+    /// The image of this name, or whose digest begins so.
+    pub fn resolve(&self, asked: &str) -> Result<Image> {
+        let _lock = self.lock(FlockOperation::LockShared)?;
+        let (reference, digest) = self.find(asked)?;
+        let broken = |e: ImageError| e.within(format_args!("the image {digest} is damaged"));
+        self.open_image(reference, digest).map_err(broken)
+    }
+
+    /// All images, in order of their names; those without one at the end.
+    pub fn list(&self) -> Result<Vec<Summary>> {
+        let _lock = self.lock(FlockOperation::LockShared)?;
+        let mut list = Vec::new();
+        for descriptor in self.listing()?.manifests {
+            let (manifest, configuration) = self.documents(&descriptor.digest)?;
+            list.push(Summary {
+                reference: reference_of(&descriptor),
+                digest: descriptor.digest,
+                size: manifest.layers.iter().map(|layer| layer.size).sum(),
+                created: configuration.created,
+                layers: manifest.layers.len(),
+            });
+        }
+        list.sort_by(|a, b| {
+            (a.reference.is_none(), &a.reference).cmp(&(b.reference.is_none(), &b.reference))
+        });
+        Ok(list)
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Blobs of layers, their sizes and their diff ids, as the images here were found to have them.
+    pub(crate) fn known_layers(&self) -> Result<BTreeSet<(Digest, u64, Digest)>> {
+        let _lock = self.lock(FlockOperation::LockShared)?;
+        let mut known = BTreeSet::new();
+        for descriptor in self.listing()?.manifests {
+            let (manifest, configuration) = self.documents(&descriptor.digest)?;
+            for (layer, diff_id) in manifest.layers.iter().zip(configuration.rootfs.diff_ids) {
+                known.insert((layer.digest, layer.size, diff_id));
+            }
+        }
+        Ok(known)
+    }
+
+    pub(crate) fn has(&self, place: Place) -> bool {
+        self.path(&place.path()).exists()
+    }
+
+    pub(crate) fn open_at(&self, place: Place) -> Result<File> {
+        let path = self.path(&place.path());
+        File::open(&path).during(format_args!("cannot open {}", path.display()))
+    }
+
+    fn make(&self) -> Result<()> {
+        let parent = self.root.parent().filter(|parent| !parent.as_os_str().is_empty());
+        if let Some(parent) = parent {
+            fs::create_dir_all(parent).during(format_args!("cannot make {}", parent.display()))?;
+        }
+        for folder in ["", "blobs", "layers", "images", "tmp"]
+            .iter()
+            .chain(&Place::FOLDERS)
+        {
+            match make_folder(&self.path(folder)) {
+                Err(e) if e.kind() != ErrorKind::AlreadyExists => {
+                    return Err(e).during("cannot make a folder");
+                }
+                _ => {}
+            }
+        }
+        let _lock = self.lock(FlockOperation::LockExclusive)?;
+        if self.path("index.json").exists() {
+            return Ok(());
+        }
+        let staging = Staging::create(&self.path("tmp"))?;
+        self.put(&staging, "oci-layout", LAYOUT)?;
+        let nothing = Listing {
+            schema_version: 2,
+            media_type: Some(INDEX.to_owned()),
+            manifests: Vec::new(),
+        };
+        self.put_listing(&staging, &nothing)
+    }
+
+    /// A folder for a load, after those of dead loads are gone.
+    fn stage(&self) -> Result<Staging> {
+        let tmp = self.path("tmp");
+        let _lock = self.lock(FlockOperation::LockExclusive)?;
+        if Staging::sweep(&tmp)? {
+            // It may have died between its first file's move and its last.
+            self.remove_unlisted()?;
+        }
+        Staging::create(&tmp)
+    }
+
+    fn load_from(
+        &self,
+        source: &Source,
+        staging: &Staging,
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<Loaded>> {
+        let (staged, images) = Load::new(self, staging, progress)?.run(source)?;
+        let _lock = self.lock(FlockOperation::LockExclusive)?;
+        for (place, name) in &staged {
+            staging.publish(name, &self.path(&place.path()))?;
+        }
+        for folder in Place::FOLDERS {
+            sync_folder(&self.path(folder))?;
+        }
+        let mut listing = self.listing()?;
+        for image in &images {
+            list(&mut listing.manifests, image);
+        }
+        self.put_listing(staging, &listing)?;
+        Ok(images
+            .into_iter()
+            .map(|i| Loaded {
+                reference: i.reference,
+                digest: i.descriptor.digest,
+            })
+            .collect())
+    }
+
+    fn find(&self, asked: &str) -> Result<(Option<Reference>, Digest)> {
+        let listing = self.listing()?;
+        let reference = asked.parse::<Reference>();
+        if let Ok(wanted) = &reference {
+            let same = |have: &Reference| match wanted.digest() {
+                Some(_) => (have.domain(), have.path()) == (wanted.domain(), wanted.path()),
+                None => have == wanted,
+            };
+            let fits = |d: &&Descriptor| wanted.digest().is_none_or(|digest| digest == d.digest);
+            let named = |d: &Descriptor| reference_of(d).filter(same).map(|have| (Some(have), d.digest));
+            if let Some(found) = listing.manifests.iter().filter(fits).find_map(named) {
+                return Ok(found);
+            }
+        }
+        let digits = asked.strip_prefix("sha256:").unwrap_or(asked);
+        let hex = digits.len() >= 4 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let begins = |d: &&Descriptor| hex && d.digest.hex().starts_with(digits);
+        let found: BTreeMap<_, _> = listing
+            .manifests
+            .iter()
+            .filter(begins)
+            .map(|d| (d.digest, reference_of(d)))
+            .collect();
+        match (found.len(), found.into_iter().next()) {
+            (1, Some((digest, reference))) => Ok((reference, digest)),
+            (0, _) => {
+                let whole = reference.map_or_else(|_| asked.escape_debug().to_string(), |r| r.to_string());
+                Err(ImageError::new(
+                    Kind::NotFound,
+                    format_args!("there is no image `{whole}` here"),
+                ))
+            }
+            _ => Err(ImageError::invalid(format_args!(
+                "more than one image's digest begins with `{digits}`"
+            ))),
+        }
+    }
+
+    fn open_image(&self, reference: Option<Reference>, digest: Digest) -> Result<Image> {
+        let (_, configuration) = self.documents(&digest)?;
+        let diff_ids = configuration.rootfs.diff_ids.iter();
+        let layers: Result<Vec<_>> = diff_ids
+            .map(|diff_id| self.open_at(Place::LayerData(*diff_id)))
+            .collect();
+        Ok(Image {
+            reference,
+            digest,
+            config: configuration.config,
+            index: self.open_at(Place::ImageIndex(digest))?,
+            layers: layers?,
+        })
+    }
+
+    fn documents(&self, digest: &Digest) -> Result<(Manifest, Configuration)> {
+        let manifest = self.manifest(digest)?;
+        let config = self.read(Place::Blob(manifest.config.digest))?;
+        let configuration = config::parse(&config, manifest.layers.len())?;
+        Ok((manifest, configuration))
+    }
+
+    fn manifest(&self, digest: &Digest) -> Result<Manifest> {
+        let bytes = self.read(Place::Blob(*digest))?;
+        let own = |media_type| manifest::parse(media_type, &bytes);
+        // Whichever of the two it is was checked when it came.
+        match own(manifest::MANIFEST).or_else(|_| own(manifest::DOCKER_MANIFEST))? {
+            Parsed::Manifest(manifest) => Ok(*manifest),
+            Parsed::Index(_) => Err(ImageError::invalid("an index in a manifest's place")),
+        }
+    }
+
+    fn listing(&self) -> Result<Listing> {
+        let path = self.path("index.json");
+        let bytes = fs::read(&path).during(format_args!("cannot read {}", path.display()))?;
+        strict::parse("the store's index.json", &bytes)
+    }
+
+    fn put_listing(&self, staging: &Staging, listing: &Listing) -> Result<()> {
+        let bytes = serde_json::to_vec(listing)
+            .map_err(|e| ImageError::invalid("cannot write index.json").because(e))?;
+        if bytes.len() as u64 > DOCUMENT_MAX {
+            return Err(ImageError::new(Kind::TooLarge, "there are too many images"));
+        }
+        self.put(staging, "index.json", &bytes)
+    }
+
+    /// Replaces one of the store's own documents.
+    fn put(&self, staging: &Staging, name: &str, bytes: &[u8]) -> Result<()> {
+        let mut file = staging.create_file(name)?;
+        file.write_all(bytes)
+            .and_then(|()| file.sync_all())
+            .during(format_args!("cannot write {name}"))?;
+        staging.replace(name, &self.path(name))?;
+        sync_folder(&self.root)
+    }
+
+    /// Removes the files no listed image needs. The caller holds the lock.
+    fn remove_unlisted(&self) -> Result<()> {
+        let mut needed = BTreeSet::new();
+        for descriptor in self.listing()?.manifests {
+            let (manifest, configuration) = self.documents(&descriptor.digest)?;
+            needed.extend(
+                [
+                    Place::Blob(descriptor.digest),
+                    Place::Blob(manifest.config.digest),
+                ]
+                .map(Place::path),
+            );
+            needed.insert(Place::ImageIndex(descriptor.digest).path());
+            needed.extend(
+                manifest
+                    .layers
+                    .iter()
+                    .map(|layer| Place::Blob(layer.digest).path()),
+            );
+            for diff_id in configuration.rootfs.diff_ids {
+                needed.extend([Place::LayerData(diff_id), Place::LayerIndex(diff_id)].map(Place::path));
+            }
+        }
+        for folder in Place::FOLDERS {
+            let path = self.path(folder);
+            for entry in fs::read_dir(&path).during(format_args!("cannot read {}", path.display()))? {
+                let entry = entry.during(format_args!("cannot read {}", path.display()))?;
+                let name = format!("{folder}/{}", entry.file_name().to_string_lossy());
+                if !needed.contains(&name) {
+                    fs::remove_file(entry.path()).during(format_args!("cannot remove {name}"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&self, place: Place) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let file = self.open_at(place)?;
+        file.take(DOCUMENT_MAX)
+            .read_to_end(&mut bytes)
+            .during("cannot read a document")?;
+        Ok(bytes)
+    }
+
+    fn lock(&self, how: FlockOperation) -> Result<File> {
+        let path = self.path("lock");
+        let open = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path);
+        let what = format!("cannot lock {}", path.display());
+        let file = open.during(&what)?;
+        flock(&file, how).during(&what)?;
+        Ok(file)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        if name.is_empty() {
+            self.root.clone()
+        } else {
+            self.root.join(name)
+        }
+    }
+}
+
+fn reference_of(descriptor: &Descriptor) -> Option<Reference> {
+    descriptor.annotations.get(REF_NAME)?.parse().ok()
+}
+
+/// Lists an image. A name goes from the image that had it, which stays by its digest; a nameless entry gives way to a name.
+fn list(manifests: &mut Vec<Descriptor>, image: &Named) {
+    let name = image.reference.as_ref().map(Reference::to_string);
+    let digest = image.descriptor.digest;
+    if name.is_none() && manifests.iter().any(|d| d.digest == digest) {
+        return;
+    }
+    if let Some(name) = &name {
+        let lost = manifests
+            .iter()
+            .position(|d| d.annotations.get(REF_NAME) == Some(name));
+        if let Some(mut old) = lost.map(|n| manifests.remove(n)) {
+            old.annotations.remove(REF_NAME);
+            if !manifests.iter().any(|d| d.digest == old.digest) {
+                manifests.push(old);
+            }
+        }
+        manifests.retain(|d| d.digest != digest || !d.annotations.is_empty());
+    }
+    let mut descriptor = image.descriptor.clone();
+    descriptor
+        .annotations
+        .extend(name.map(|name| (REF_NAME.to_owned(), name)));
+    manifests.push(descriptor);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: Apache-2.0
+use super::*;
+use crate::config::Platform;
+use crate::manifest::{CONFIG, LAYER, MANIFEST};
+use crate::tar::write::Writer;
+use crate::tree;
+use serde_json::{Value, json};
+use std::error::Error as StdError;
+use std::os::unix::fs::PermissionsExt;
+use tempfile::{TempDir, tempdir};
+
+/// An OCI archive of one image.
+struct Archive {
+    members: Writer,
+    layers: Vec<Value>,
+    diff_ids: Vec<String>,
+}
+
+fn put(members: Writer, bytes: &[u8]) -> Writer {
+    members.file(&format!("blobs/sha256/{}", &Digest::of(bytes).hex()[..]), bytes)
+}
+
+fn described(media_type: &str, bytes: &[u8]) -> Value {
+    json!({"mediaType": media_type, "digest": Digest::of(bytes).to_string(), "size": bytes.len()})
+}
+
+fn configuration(diff_ids: &[String]) -> Vec<u8> {
+    let Platform { os, architecture, .. } = Platform::host();
+    let rootfs = json!({"type": "layers", "diff_ids": diff_ids});
+    let config = json!({"Cmd": ["sh"], "User": "web"});
+    json!({"os": os, "architecture": architecture, "config": config, "rootfs": rootfs})
+        .to_string()
+        .into_bytes()
+}
+
+impl Archive {
+    fn new(layers: &[Writer]) -> Self {
+        let mut archive = Self {
+            members: Writer::default(),
+            layers: Vec::new(),
+            diff_ids: Vec::new(),
+        };
+        for layer in layers {
+            let bytes = layer.clone().end();
+            archive.members = put(archive.members, &bytes);
+            archive.layers.push(described(LAYER, &bytes));
+            archive.diff_ids.push(Digest::of(&bytes).to_string());
+        }
+        archive
+    }
+
+    fn end(self, name: Option<&str>) -> Vec<u8> {
+        let config = configuration(&self.diff_ids);
+        let manifest =
+            json!({"schemaVersion": 2, "config": described(CONFIG, &config), "layers": self.layers});
+        let manifest = manifest.to_string().into_bytes();
+        let mut entry = described(MANIFEST, &manifest);
+        if let Some(name) = name {
+            entry["annotations"] = json!({REF_NAME: name});
+        }
+        let index = json!({"schemaVersion": 2, "manifests": [entry]}).to_string();
+        put(put(self.members, &config), &manifest)
+            .file("index.json", index.as_bytes())
+            .end()
+    }
+}
+
+fn layers() -> [Writer; 2] {
+    let lower = Writer::default()
+        .folder("etc")
+        .file("etc/a", b"one")
+        .file("etc/b", b"two");
+    [
+        lower,
+        Writer::default().file("etc/.wh.a", b"").file("c", &[7; 5000]),
+    ]
+}
+
+fn store() -> (TempDir, Store) {
+    let dir = tempdir().unwrap();
+    let store = Store::with_limits(dir.path().join("image"), Limits::default()).unwrap();
+    (dir, store)
+}
+
+fn files(dir: &Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        }
+        found.insert(path);
+    }
+    found
+}
+
+fn names(image: &Image) -> Vec<String> {
+    tree::lines(image)
+        .unwrap()
+        .map(|line| line.unwrap().split(' ').next().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn a_loaded_image_is_found_by_its_name_and_by_its_digest() {
+    let (_dir, store) = store();
+    let loaded = store
+        .load_reader(&Archive::new(&layers()).end(Some("app:1"))[..], &mut ())
+        .unwrap();
+    assert_eq!(
+        loaded[0].reference.as_ref().unwrap().to_string(),
+        "docker.io/library/app:1"
+    );
+    let hex = loaded[0].digest.hex();
+    for name in [
+        "app:1",
+        "docker.io/library/app:1",
+        &hex,
+        &hex[..6],
+        &format!("sha256:{hex}"),
+        &format!("app@sha256:{hex}"),
+    ] {
+        let image = store.resolve(name).unwrap();
+        assert_eq!(names(&image), ["/", "/c", "/etc", "/etc/b"]);
+        assert_eq!((image.config.user.as_str(), image.layers.len()), ("web", 2));
+    }
+    for name in ["app", "app:2", "ffff", "no such", "", "../../etc/passwd"] {
+        let kind = store.resolve(name).unwrap_err().kind();
+        assert!(matches!(kind, Kind::NotFound), "{name}");
+    }
+    let list = store.list().unwrap();
+    assert_eq!((list.len(), list[0].layers), (1, 2));
+}
+
+#[test]
+fn an_image_without_a_name_has_a_digest() {
+    let (_dir, store) = store();
+    let loaded = store
+        .load_reader(&Archive::new(&layers()).end(None)[..], &mut ())
+        .unwrap();
+    assert_eq!(loaded[0].reference, None);
+    assert!(store.resolve(&loaded[0].digest.to_string()).is_ok());
+    store
+        .load_reader(&Archive::new(&layers()).end(Some("app"))[..], &mut ())
+        .unwrap();
+    assert_eq!(store.list().unwrap().len(), 1);
+}
+
+#[test]
+fn a_name_moves_to_the_image_that_was_loaded_last() {
+    let (_dir, store) = store();
+    let [first, second] = layers();
+    let old = store
+        .load_reader(&Archive::new(&[first]).end(Some("app"))[..], &mut ())
+        .unwrap();
+    let new = store
+        .load_reader(&Archive::new(&[second]).end(Some("app"))[..], &mut ())
+        .unwrap();
+    assert_eq!(store.resolve("app").unwrap().digest, new[0].digest);
+    assert_eq!(store.resolve(&old[0].digest.to_string()).unwrap().reference, None);
+    assert_eq!(store.list().unwrap().len(), 2);
+}
+
+#[test]
+fn what_docker_saves_is_loaded() {
+    let (_dir, store) = store();
+    let [lower, upper] = layers().map(Writer::end);
+    let config = configuration(&[&lower, &upper].map(|l| Digest::of(l).to_string()));
+    let saved = json!([{"Config": "c.json", "RepoTags": ["me/app:1", "me/app:2"], "Layers": ["a/layer.tar", "b/layer.tar"]}]);
+    let archive = Writer::default()
+        .file("a/layer.tar", &lower)
+        .symlink("b/layer.tar", "../shared/upper.tar")
+        .file("shared/upper.tar", &upper)
+        .file("c.json", &config)
+        .file("manifest.json", saved.to_string().as_bytes());
+    let loaded = store.load_reader(&archive.end()[..], &mut ()).unwrap();
+    assert_eq!(loaded.len(), 2);
+    assert_eq!(
+        names(&store.resolve("me/app:2").unwrap()),
+        ["/", "/c", "/etc", "/etc/b"]
+    );
+}
+
+#[test]
+fn a_member_that_is_a_link_out_of_the_archive_is_missing() {
+    let (_dir, store) = store();
+    let saved = json!([{"Config": "c.json", "RepoTags": null, "Layers": ["layer.tar"]}]);
+    for link in ["/etc/passwd", "../../etc/passwd", "layer.tar"] {
+        let archive = Writer::default()
+            .symlink("layer.tar", link)
+            .file("c.json", &configuration(&[Digest::of(b"").to_string()]))
+            .file("manifest.json", saved.to_string().as_bytes());
+        let error = store.load_reader(&archive.end()[..], &mut ()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Invalid);
+    }
+}
+
+#[test]
+fn a_load_that_fails_leaves_nothing() {
+    let (dir, store) = store();
+    store
+        .load_reader(&Archive::new(&layers()).end(Some("app"))[..], &mut ())
+        .unwrap();
+    let before = files(dir.path());
+    let [good, _] = layers();
+    let bad = [good, Writer::default().file("../x", b"")];
+    let error = store
+        .load_reader(&Archive::new(&bad).end(Some("app"))[..], &mut ())
+        .unwrap_err();
+    let cause = StdError::source(&error).unwrap().to_string();
+    assert!(cause.contains("layer 2 of 2 (sha256:"), "{cause}");
+    let mut wrong = Archive::new(&layers());
+    wrong.diff_ids.swap(0, 1);
+    assert!(store.load_reader(&wrong.end(None)[..], &mut ()).is_err());
+    let mut wrong = Archive::new(&layers());
+    wrong.layers[1]["size"] = json!(1);
+    assert!(store.load_reader(&wrong.end(None)[..], &mut ()).is_err());
+    assert_eq!(files(dir.path()), before);
+}
+
+#[test]
+fn what_a_dead_load_left_is_swept() {
+    let (dir, store) = store();
+    store
+        .load_reader(&Archive::new(&layers()).end(Some("app"))[..], &mut ())
+        .unwrap();
+    let before = files(dir.path());
+    let dead = store.path("tmp").join("load-1-0");
+    fs::create_dir(&dead).unwrap();
+    fs::write(dead.join("lock"), b"").unwrap();
+    fs::write(dead.join("data-0"), b"half").unwrap();
+    fs::write(
+        store.path(&Place::LayerData(Digest::of(b"moved before it died")).path()),
+        b"",
+    )
+    .unwrap();
+    drop(store.stage().unwrap());
+    assert_eq!(files(dir.path()), before);
+    assert!(store.resolve("app").is_ok());
+}
+
+#[test]
+fn a_load_under_way_is_not_swept() {
+    let (_dir, store) = store();
+    let running = store.stage().unwrap();
+    running.create_file("data-0").unwrap();
+    drop(store.stage().unwrap());
+    assert!(running.open_file("data-0").is_ok());
+}
+
+#[test]
+fn nobody_else_can_look_into_the_store() {
+    let (dir, store) = store();
+    store
+        .load_reader(&Archive::new(&layers()).end(Some("app"))[..], &mut ())
+        .unwrap();
+    for path in files(dir.path()) {
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{}", path.display());
+    }
+}
+
+#[test]
+fn an_image_of_no_use_here_says_so() {
+    let (_dir, store) = store();
+    let error = store.load_reader(&b"not an archive"[..], &mut ()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Invalid);
+    let error = store
+        .load_reader(&Writer::default().file("a", b"").end()[..], &mut ())
+        .unwrap_err();
+    assert_eq!(error.kind(), Kind::Invalid);
+    assert_eq!(
+        store.load(Path::new("/no/such"), &mut ()).unwrap_err().kind(),
+        Kind::NotFound
+    );
+}

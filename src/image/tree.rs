@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Every file of an image as a line of text, to compare with what another tool unpacks.
+//!
+//! `path type mode=… uid=… gid=… mtime=s.ns nlink=…`, then by type `size=… sha256=…`, `link=…` or `rdev=major:minor`, then
+//! `xattr:name=hex` each. Paths and link targets are escaped, spaces too, so that a line is words.
+
+use crate::digest::{Digest, Hashing};
+use crate::store::Image;
+use isopod_index::format::Kind;
+use isopod_index::{Content, Index, Ino};
+use isopod_sys::map::FileMap;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::FileExt;
+
+/// The lines of an image, sorted by path; reads all of its contents.
+pub fn lines(image: &Image) -> io::Result<impl Iterator<Item = io::Result<String>> + '_> {
+    let index =
+        Index::open(FileMap::new(&image.index)?).map_err(|e| io::Error::new(ErrorKind::InvalidData, e))?;
+    Ok(Lines {
+        index,
+        layers: &image.layers,
+        todo: vec![(Ino::ROOT, Vec::new())],
+    })
+}
+
+struct Lines<'a> {
+    index: Index<FileMap>,
+    layers: &'a [File],
+    todo: Vec<(Ino, Vec<u8>)>,
+}
+
+impl Iterator for Lines<'_> {
+    type Item = io::Result<String>;
+
+    fn next(&mut self) -> Option<io::Result<String>> {
+        let (ino, path) = self.todo.pop()?;
+        let children: Vec<_> = self
+            .index
+            .entries(ino)
+            .map(|e| (e.ino, [&path[..], b"/", e.name].concat()))
+            .collect();
+        self.todo.extend(children.into_iter().rev());
+        Some(self.line(ino, &path))
+    }
+}
+
+impl Lines<'_> {
+    fn line(&self, ino: Ino, path: &[u8]) -> io::Result<String> {
+        let inode = self.index.inode(ino).ok_or(ErrorKind::InvalidData)?;
+        let kind = match inode.kind {
+            Kind::File => "file",
+            Kind::Folder => "dir",
+            Kind::Symlink => "link",
+            Kind::CharDevice => "char",
+            Kind::BlockDevice => "block",
+            Kind::Fifo => "fifo",
+        };
+        let mut line = format!(
+            "{} {kind} mode={:04o} uid={} gid={} mtime={}.{:09} nlink={}",
+            word(if path.is_empty() { b"/" } else { path }),
+            inode.mode,
+            inode.uid,
+            inode.gid,
+            inode.mtime.seconds,
+            inode.mtime.nanoseconds,
+            inode.nlink,
+        );
+        match inode.kind {
+            Kind::File => {
+                let _ = write!(line, " size={} sha256={}", inode.size, self.digest(ino)?.hex());
+            }
+            Kind::Symlink => {
+                let target = self.index.link_target(ino).unwrap_or_default();
+                let _ = write!(line, " link={}", word(target));
+            }
+            Kind::CharDevice | Kind::BlockDevice => {
+                let _ = write!(line, " rdev={}:{}", inode.rdev.major, inode.rdev.minor);
+            }
+            Kind::Folder | Kind::Fifo => {}
+        }
+        for (name, value) in self.index.xattrs(ino) {
+            let _ = write!(line, " xattr:{}=", word(name));
+            for byte in value {
+                let _ = write!(line, "{byte:02x}");
+            }
+        }
+        Ok(line)
+    }
+
+    fn digest(&self, ino: Ino) -> io::Result<Digest> {
+        let size = self.index.inode(ino).map_or(0, |inode| inode.size);
+        let content = self.index.content(ino).ok_or(ErrorKind::InvalidData)?;
+        let mut reader = Hashing::new(Reader {
+            content,
+            layers: self.layers,
+            at: 0,
+            size,
+        });
+        io::copy(&mut reader, &mut io::sink())?;
+        Ok(reader.finish().0)
+    }
+}
+
+fn word(bytes: &[u8]) -> String {
+    bytes.escape_ascii().to_string().replace(' ', "\\x20")
+}
+
+/// A file's contents, holes and all.
+struct Reader<'a> {
+    content: Content<'a>,
+    layers: &'a [File],
+    at: u64,
+    size: u64,
+}
+
+impl Read for Reader<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let want = usize::try_from(self.size - self.at).map_or(buf.len(), |left| left.min(buf.len()));
+        let buf = &mut buf[..want];
+        let n = match &self.content {
+            Content::Inline(bytes) => (&bytes[usize::try_from(self.at).unwrap_or(usize::MAX)..]).read(buf)?,
+            Content::Extents(extents) => {
+                let next = extents.from(self.at).next();
+                match next {
+                    Some(e) if e.file_offset <= self.at => {
+                        let within = self.at - e.file_offset;
+                        let len = usize::try_from(e.len - within).map_or(buf.len(), |n| n.min(buf.len()));
+                        let layer = self
+                            .layers
+                            .get(usize::from(e.layer))
+                            .ok_or(ErrorKind::InvalidData)?;
+                        layer.read_exact_at(&mut buf[..len], e.data_offset + within)?;
+                        len
+                    }
+                    next => {
+                        let end = next.map_or(self.size, |e| e.file_offset);
+                        let len = usize::try_from(end - self.at).map_or(buf.len(), |n| n.min(buf.len()));
+                        buf[..len].fill(0);
+                        len
+                    }
+                }
+            }
+        };
+        self.at += n as u64;
+        Ok(n)
+    }
+}
