@@ -3,14 +3,14 @@
 //!
 //! `std::process` starts programs; pid 1 of a guest needs what lies between fork and exec.
 
-use libc::{c_int, c_void};
+use libc::{c_int, c_uint, c_void};
 use rustix::process::Pid;
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, CString, c_char};
 use std::io;
 use std::mem::size_of;
 use std::ops::BitOr;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 pub mod machine;
@@ -61,7 +61,7 @@ static STACK: Stack = Stack(UnsafeCell::new([0; STACK_LEN]));
 impl OneThread {
     /// # Safety
     /// The process has one thread as long as this value lives, there is one such value at a time, and what its children
-    /// run needs less than 256 KiB of stack.
+    /// run needs less than 256 KiB of stack. Whoever calls `close_all_but` uses no descriptor but that one afterwards.
     pub unsafe fn assume() -> Self {
         Self(())
     }
@@ -130,6 +130,19 @@ impl OneThread {
         let pid = c_int::try_from(pid).map_err(|_| io::ErrorKind::InvalidData)?;
         // SAFETY: as above.
         unsafe { child_of(pid, pidfd) }
+    }
+
+    /// Closes every descriptor but one, for a copy that goes on alone; who owned them is never to be dropped.
+    pub fn close_all_but(&mut self, keep: BorrowedFd<'_>) -> io::Result<()> {
+        let keep = keep.as_raw_fd().cast_unsigned();
+        for (first, last) in [(0, keep.checked_sub(1)), (keep + 1, Some(c_uint::MAX))] {
+            let Some(last) = last else { continue };
+            // SAFETY: closes descriptors that nobody uses any more (`assume`).
+            if unsafe { libc::close_range(first, last, 0) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
     }
 }
 
@@ -201,10 +214,13 @@ pub fn set_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
     }
 }
 
-/// Ends the process as a bug would: at once and visibly.
-pub fn abort() -> ! {
-    // SAFETY: ends the process.
-    unsafe { libc::abort() }
+/// Sends a signal, also one without a name (`SIGRTMIN` and up).
+pub fn kill(process: Pid, signal: i32) -> io::Result<()> {
+    // SAFETY: no memory is involved; a number that is no signal is an error.
+    match unsafe { libc::kill(process.as_raw_nonzero().get(), signal) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 #[cfg(test)]

@@ -26,8 +26,6 @@ pub const SIGTSTP: i32 = libc::SIGTSTP;
 pub const SIGTTIN: i32 = libc::SIGTTIN;
 pub const SIGTTOU: i32 = libc::SIGTTOU;
 pub const SIGWINCH: i32 = libc::SIGWINCH;
-/// Signals have the numbers 1 to this one.
-pub const LAST: i32 = 64;
 
 /// Blocked signals, readable one by one.
 #[derive(Debug)]
@@ -36,7 +34,18 @@ pub struct SignalFd(OwnedFd);
 impl SignalFd {
     /// Blocks `signals` in this thread; from now on they are read from here. Reading never waits.
     pub fn new(signals: &[i32]) -> io::Result<Self> {
-        let set = set_of(signals)?;
+        Self::of(set_of(signals)?)
+    }
+
+    /// As `new`, with every signal that can be blocked, except two that the C library keeps for its threads.
+    pub fn all() -> io::Result<Self> {
+        let mut set = set_of(&[])?;
+        // SAFETY: the set is ours.
+        unsafe { libc::sigfillset(&raw mut set) };
+        Self::of(set)
+    }
+
+    fn of(set: sigset_t) -> io::Result<Self> {
         change_mask(libc::SIG_BLOCK, &set)?;
         // SAFETY: `set` is an initialised set, which the kernel only reads.
         let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
@@ -151,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_number_that_is_no_signal_is_an_error() {
-        assert!(SignalFd::new(&[LAST + 1]).is_err());
+        assert!(SignalFd::new(&[65]).is_err());
         assert!(SignalFd::new(&[0]).is_err());
     }
 }

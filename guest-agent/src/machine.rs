@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What pid 1 does to its machine: complain, count the dead, switch off. All of it off the usual path.
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mknodat, open};
+use rustix::io::{read, write};
+use rustix::mount::{MountFlags, mount};
+use rustix::system::{RebootCommand, reboot};
+use std::process;
+
+/// Puts a line into the kernel's log, which the host shows with `--console` and after a panic.
+pub fn report(text: &str) {
+    // The agent's /dev is empty: the container has its own, and nothing else needs one.
+    let _ = mount("tmpfs", "/dev", "tmpfs", MountFlags::NOSUID, None);
+    let _ = mknodat(
+        CWD,
+        "/dev/kmsg",
+        FileType::CharacterDevice,
+        Mode::RUSR | Mode::WUSR,
+        makedev(1, 11),
+    );
+    if let Ok(log) = open("/dev/kmsg", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+        let line = format!("<3>isopod agent: {}\n", text.replace('\n', " "));
+        let _ = write(log, line.as_bytes());
+    }
+}
+
+/// Whether the kernel has killed a process for want of memory since the machine began. No group has to be made and
+/// watched for that: the container has the machine for itself.
+pub fn killed_for_memory() -> bool {
+    let _ = mount("proc", "/proc", "proc", MountFlags::empty(), None);
+    let Ok(file) = open("/proc/vmstat", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else {
+        return false;
+    };
+    let mut buf = [0; 16 * 1024];
+    let mut len = 0;
+    while let Ok(n) = read(&file, &mut buf[len..]) {
+        if n == 0 {
+            break;
+        }
+        len += n;
+    }
+    oom_kills(&buf[..len]) > 0
+}
+
+fn oom_kills(vmstat: &[u8]) -> u64 {
+    let count = vmstat
+        .split(|&b| b == b'\n')
+        .find_map(|line| line.strip_prefix(b"oom_kill "));
+    count
+        .and_then(|n| str::from_utf8(n).ok())
+        .and_then(|n| n.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+/// Switches the machine off. Nothing is flushed: there is nothing that outlives it.
+pub fn power_off() -> ! {
+    let _ = reboot(RebootCommand::PowerOff);
+    // Refused, or not pid 1 of anything: then at least nobody waits for us.
+    process::abort()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kills_for_memory_are_found_among_the_counters() {
+        assert_eq!(oom_kills(b"nr_free_pages 12\noom_kill 3\noom_kill_x 9\n"), 3);
+        assert_eq!(oom_kills(b"nr_free_pages 12\n"), 0);
+        assert_eq!(oom_kills(b""), 0);
+    }
+}
