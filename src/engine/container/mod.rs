@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Containers: what one is to be, what is known of it, its life, and one verb a file.
+
+pub mod list;
+pub mod name;
+pub(crate) mod process;
+pub(crate) mod records;
+pub mod remove;
+pub mod run;
+pub mod spec;
+pub mod state;
+pub mod word;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Seconds since the epoch.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}

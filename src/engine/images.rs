@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Images as containers need them: found in the store, and the embedded demo put there when it is first asked for.
+
+use crate::container::spec::Cwd;
+use crate::container::word::Word;
+use crate::error::{EngineError, Kind, Result};
+use isopod_image::{Image, ImageConfig, Kind as ImageKind, Loaded, Progress, Store, Summary};
+use std::io::Read;
+use std::path::Path;
+
+/// `rootfs`'s image as an archive, or nothing.
+static DEMO: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/demo.tar"));
+const DEMO_NAME: &str = "isopod/demo";
+/// What else it may be asked for as.
+const DEMO_ALIASES: [&str; 4] = ["isopod/demo", "isopod/demo:latest", "demo", "demo:latest"];
+
+/// What an image says about running it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Defaults {
+    pub(crate) entrypoint: Vec<Word>,
+    pub(crate) command: Vec<Word>,
+    pub(crate) env: Vec<Word>,
+    pub(crate) cwd: Option<Cwd>,
+    pub(crate) user: String,
+}
+
+impl Defaults {
+    pub(crate) fn of(config: &ImageConfig) -> Result<Self> {
+        let words = |field: &str, texts: &[String]| -> Result<Vec<Word>> {
+            let nul = || EngineError::new(Kind::Invalid, format!("the image's {field} has a NUL byte in it"));
+            texts.iter().map(|text| Word::new(text.as_bytes()).ok_or_else(nul)).collect()
+        };
+        let cwd = match config.working_dir.as_str() {
+            "" => None,
+            path => Some(Cwd::new(path.as_bytes()).map_err(|e| {
+                EngineError::new(Kind::Invalid, "the image's working directory is not possible").because(e)
+            })?),
+        };
+        Ok(Self {
+            entrypoint: words("entrypoint", &config.entrypoint)?,
+            command: words("command", &config.cmd)?,
+            env: words("environment", &config.env)?,
+            cwd,
+            user: config.user.clone(),
+        })
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Images {
+    store: Store,
+}
+
+impl Images {
+    pub(crate) fn open(data_root: &Path) -> Result<Self> {
+        let store = Store::open(data_root.join("image")).map_err(translated)?;
+        Ok(Self { store })
+    }
+
+    pub(crate) fn resolve(&self, asked: &str) -> Result<Image> {
+        let demo = DEMO_ALIASES.contains(&asked);
+        match self.store.resolve(if demo { DEMO_NAME } else { asked }) {
+            Err(e) if e.kind() == ImageKind::NotFound && demo => self.resolve_demo(),
+            Err(e) if e.kind() == ImageKind::NotFound => Err(translated(e)
+                .hint("`isopod images` lists what is here; `isopod load -i FILE` adds an OCI or docker archive")),
+            result => result.map_err(translated),
+        }
+    }
+
+    fn resolve_demo(&self) -> Result<Image> {
+        if DEMO.is_empty() {
+            return Err(EngineError::new(Kind::NotFound, "this build has no demo image")
+                .hint("run `cargo xtask rootfs` and build again"));
+        }
+        let loaded = self.store.load_reader(DEMO, &mut ()).map_err(translated)?;
+        let first = loaded.first().map(|image| image.digest.to_string());
+        self.store.resolve(&first.unwrap_or_default()).map_err(translated)
+    }
+
+    pub(crate) fn load(&self, source: &Path, progress: &mut dyn Progress) -> Result<Vec<Loaded>> {
+        self.store.load(source, progress).map_err(translated)
+    }
+
+    pub(crate) fn load_reader(&self, source: impl Read, progress: &mut dyn Progress) -> Result<Vec<Loaded>> {
+        self.store.load_reader(source, progress).map_err(translated)
+    }
+
+    pub(crate) fn list(&self) -> Result<Vec<Summary>> {
+        self.store.list().map_err(translated)
+    }
+}
+
+/// How large the embedded demo is; 0 if there is none.
+pub(crate) fn demo_size() -> usize {
+    DEMO.len()
+}
+
+/// The image room's error as one of ours; its own words stay, its causes hang on.
+fn translated(error: isopod_image::ImageError) -> EngineError {
+    let kind = match error.kind() {
+        ImageKind::NotFound => Kind::NotFound,
+        ImageKind::Invalid | ImageKind::TooLarge => Kind::Invalid,
+        ImageKind::Unsupported => Kind::Unsupported,
+        ImageKind::Io => Kind::Io,
+    };
+    EngineError::from_other(kind, error)
+}

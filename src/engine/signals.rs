@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The signals a foreground container takes in our stead.
+
+pub(crate) use isopod_sys::signal::{SIGWINCH, SignalFd};
+use isopod_sys::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+
+const TAKEN: [i32; 7] = [SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGTERM, SIGWINCH];
+
+/// From now on these signals are read, not obeyed.
+pub(crate) fn take() -> std::io::Result<SignalFd> {
+    SignalFd::new(&TAKEN)
+}
+
+/// Whether this one means "end", to whoever has not started anything yet.
+pub(crate) fn ends(signal: i32) -> bool {
+    matches!(signal, SIGHUP | SIGINT | SIGQUIT | SIGTERM)
+}

@@ -1,0 +1,493 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A foreground container's one loop: the agent, the machine, our own streams, signals and deadlines.
+//!
+//! ```text
+//!             stdin ──window──► ┌──────┐ ──frames──► agent (in the guest)
+//!   stdout, stderr ◄──window─── │ loop │ ◄─frames───
+//!        signals ─────────────► └──────┘ ◄─events─── machine's process
+//! ```
+//!
+//! Nothing here waits for the guest without a deadline, and nothing of the guest's is held beyond its window.
+
+use crate::agent::{Conversation, Heard, INPUT_PIECE, Misbehaviour, Output, Phase, ProcessEnd};
+use crate::signals::{self, SignalFd};
+use crate::sink::{Sink, Wrote};
+use crate::terminal::{self, Raw, Streams};
+use crate::timings::{Mark, Timings};
+use isopod_protocol::frame::{put_data, put_eof, put_from_host, put_window};
+use isopod_protocol::message::{Container, FailedKind};
+use isopod_protocol::{Decoder, FromHost, StreamId};
+use isopod_vmm::{Counters, End, Event, Machine};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, read, retry_on_intr};
+use rustix::net::{SendFlags, send};
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How long a machine whose agent has hung up has to say why.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// More signals than this are not taken while none is answered.
+const MAX_UNANSWERED: usize = 32;
+const ENTROPY: usize = 32;
+
+/// How long the guest may take to answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// To say hello; and then to start the process.
+    pub(crate) start: Duration,
+    /// To take a signal.
+    pub(crate) signal: Duration,
+}
+
+/// The machine, as far as the loop cares.
+pub(crate) trait Watched {
+    /// Readable when there is an event.
+    fn fd(&self) -> BorrowedFd<'_>;
+    fn event(&mut self) -> Event;
+}
+
+impl Watched for Machine {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.as_fd()
+    }
+
+    fn event(&mut self) -> Event {
+        self.next_event()
+    }
+}
+
+/// How it ended.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Ending {
+    Exited(ProcessEnd),
+    NotStarted { kind: FailedKind, message: String },
+    /// The machine ended before the agent had said how the process did.
+    Machine { end: End, phase: Phase },
+    Misbehaved(Misbehaviour),
+    Silent { waiting: Waiting, limit: Duration },
+    /// A signal to us, before there was a process to pass it to.
+    Interrupted(i32),
+    HungUp { phase: Phase },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    Hello,
+    Started,
+    Signal,
+}
+
+/// Where stdin stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Input {
+    /// Not before the process is there.
+    Early,
+    Open,
+    Closed,
+}
+
+#[derive(Debug)]
+pub(crate) struct Session<'a> {
+    agent: OwnedFd,
+    streams: Streams<'a>,
+    signals: &'a SignalFd,
+    container: Container,
+    limits: Limits,
+    timings: &'a mut Timings,
+
+    conversation: Conversation,
+    decoder: Decoder,
+    to_agent: Vec<u8>,
+    sent: usize,
+    sinks: [Sink<'a>; 2],
+    input: Input,
+    raw: Option<Raw>,
+    /// When the phase began.
+    since: Instant,
+    /// When the signals that are unanswered were sent.
+    signalled: VecDeque<Instant>,
+    hung_up: Option<Instant>,
+}
+
+/// What a session is made of, besides what it makes itself.
+#[derive(Debug)]
+pub(crate) struct Parts<'a> {
+    /// Our end of the agent's stream; non-blocking.
+    pub(crate) agent: OwnedFd,
+    pub(crate) streams: Streams<'a>,
+    pub(crate) signals: &'a SignalFd,
+    pub(crate) container: Container,
+    pub(crate) limits: Limits,
+    pub(crate) timings: &'a mut Timings,
+}
+
+impl<'a> Session<'a> {
+    /// `terminal` is the container's, whose size is filled in when it is started.
+    pub(crate) fn new(parts: Parts<'a>, terminal: bool) -> Self {
+        let Parts { agent, streams, signals, container, limits, timings } = parts;
+        Self {
+            agent,
+            streams,
+            signals,
+            limits,
+            timings,
+            input: if container.stdin { Input::Early } else { Input::Closed },
+            container: Container { terminal: terminal.then_some(terminal::size(&[])), ..container },
+            conversation: Conversation::new(terminal),
+            decoder: Decoder::default(),
+            to_agent: Vec::new(),
+            sent: 0,
+            sinks: [Sink::new(streams.stdout), Sink::new(streams.stderr)],
+            raw: None,
+            since: Instant::now(),
+            signalled: VecDeque::new(),
+            hung_up: None,
+        }
+    }
+
+    /// Serves everybody until it is known how the container ended. `up` is told once, when its process runs.
+    pub(crate) fn serve(&mut self, machine: &mut dyn Watched, up: &mut dyn FnMut()) -> Ending {
+        loop {
+            let ready = self.wait(machine);
+            let step = self.step(ready, machine);
+            if self.conversation.phase() == Phase::Up && self.input == Input::Early {
+                self.input = Input::Open;
+            }
+            if self.timings.reached(Mark::ProcessStarted) {
+                up();
+            }
+            if let Some(ending) = step.or_else(|| self.overdue()) {
+                return ending;
+            }
+        }
+    }
+
+    /// Passes on what the process wrote and nobody has taken yet; a signal breaks it off.
+    pub(crate) fn flush(&mut self) {
+        while !self.sinks.iter().all(Sink::is_empty) {
+            let mut fds = vec![PollFd::new(self.signals, PollFlags::IN)];
+            let waiting: Vec<usize> = (0..2).filter(|n| !self.sinks[*n].is_empty()).collect();
+            fds.extend(waiting.iter().map(|n| PollFd::from_borrowed_fd(self.fd_of(*n), PollFlags::OUT)));
+            match poll(&mut fds, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => return,
+            }
+            let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+            if ready[0] && self.signals.read().is_ok_and(|s| s.is_some_and(signals::ends)) {
+                return;
+            }
+            for (n, _) in waiting.iter().zip(&ready[1..]).filter(|(_, ready)| **ready) {
+                self.sinks[*n].write();
+            }
+        }
+    }
+
+    /// What KVM counted, for the table.
+    pub(crate) fn counted(&mut self, counters: Counters) {
+        self.timings.counters(counters);
+    }
+
+    /// The machine is gone.
+    pub(crate) fn torn_down(&mut self) {
+        self.timings.mark(Mark::TornDown);
+    }
+
+    fn fd_of(&self, sink: usize) -> BorrowedFd<'a> {
+        if sink == 0 { self.streams.stdout } else { self.streams.stderr }
+    }
+
+    fn wait(&self, machine: &dyn Watched) -> Ready {
+        let mut fds = Vec::with_capacity(6);
+        let mut who = Vec::with_capacity(6);
+        let mut add = |fd: BorrowedFd<'a>, flags, name| {
+            fds.push(PollFd::from_borrowed_fd(fd, flags));
+            who.push(name);
+        };
+        for (n, output) in [Who::Stdout, Who::Stderr].into_iter().enumerate() {
+            if !self.sinks[n].is_empty() {
+                add(self.fd_of(n), PollFlags::OUT, output);
+            }
+        }
+        if self.input == Input::Open && self.conversation.input_room() > 0 {
+            add(self.streams.stdin, PollFlags::IN, Who::Stdin);
+        }
+        if self.conversation.unanswered() < MAX_UNANSWERED {
+            add(self.signals.as_fd(), PollFlags::IN, Who::Signals);
+        }
+        let mut fds: Vec<PollFd<'_>> = fds;
+        fds.push(PollFd::from_borrowed_fd(machine.fd(), PollFlags::IN));
+        who.push(Who::Machine);
+        if self.hung_up.is_none() {
+            let out = if self.sent < self.to_agent.len() { PollFlags::OUT } else { PollFlags::empty() };
+            fds.push(PollFd::new(&self.agent, PollFlags::IN | out));
+            who.push(Who::Agent);
+        }
+        let timeout = self.deadline().map(|(at, ..)| timespec(at.saturating_duration_since(Instant::now())));
+        // Interrupted or failed, there is nothing to do but look again; the deadline is looked at in any case.
+        let _ = poll(&mut fds, timeout.as_ref());
+        Ready(who.into_iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty()).map(|(who, _)| who).collect())
+    }
+
+    fn step(&mut self, ready: Ready, machine: &mut dyn Watched) -> Option<Ending> {
+        if ready.has(Who::Signals)
+            && let Some(ending) = self.take_signals()
+        {
+            return Some(ending);
+        }
+        if ready.has(Who::Agent)
+            && let Some(ending) = self.hear_agent()
+        {
+            return Some(ending);
+        }
+        for output in [Output::Stdout, Output::Stderr] {
+            if ready.has(Who::of(output)) {
+                self.write_output(output);
+            }
+        }
+        if ready.has(Who::Stdin) {
+            self.read_input();
+        }
+        self.talk();
+        if ready.has(Who::Machine) { self.machine_event(machine.event()) } else { None }
+    }
+
+    /// The nearest time by which something must have happened.
+    fn deadline(&self) -> Option<(Instant, Waiting, Duration)> {
+        let Limits { start, signal } = self.limits;
+        if let Some(at) = self.hung_up {
+            return Some((at + LAST_WORDS, Waiting::Hello, LAST_WORDS));
+        }
+        match self.conversation.phase() {
+            Phase::Booting | Phase::Greeted => Some((self.since + start, Waiting::Hello, start)),
+            Phase::Asked => Some((self.since + start, Waiting::Started, start)),
+            _ => self.signalled.front().map(|at| (*at + signal, Waiting::Signal, signal)),
+        }
+    }
+
+    fn overdue(&self) -> Option<Ending> {
+        let (_, waiting, limit) = self.deadline().filter(|(at, ..)| *at <= Instant::now())?;
+        match self.hung_up {
+            Some(_) => Some(Ending::HungUp { phase: self.conversation.phase() }),
+            None => Some(Ending::Silent { waiting, limit }),
+        }
+    }
+
+    fn take_signals(&mut self) -> Option<Ending> {
+        while self.conversation.unanswered() < MAX_UNANSWERED {
+            let Ok(Some(signal)) = self.signals.read() else { return None };
+            if signal == signals::SIGWINCH {
+                self.resize();
+            } else if self.conversation.phase() == Phase::Up {
+                // A signal is a dozen bytes, far below what a message may have.
+                let _ = put_from_host(&mut self.to_agent, &FromHost::signal(signal));
+                self.conversation.signal_sent();
+                self.signalled.push_back(Instant::now());
+            } else if signals::ends(signal) {
+                return Some(Ending::Interrupted(signal));
+            }
+        }
+        None
+    }
+
+    fn resize(&mut self) {
+        if self.container.terminal.is_some() && self.conversation.phase() == Phase::Up {
+            let size = self.terminal_size();
+            let _ = put_from_host(&mut self.to_agent, &FromHost::resize(size));
+        }
+    }
+
+    fn terminal_size(&self) -> isopod_protocol::message::WindowSize {
+        terminal::size(&[self.streams.stdout, self.streams.stdin])
+    }
+
+    fn machine_event(&mut self, event: Event) -> Option<Ending> {
+        match event {
+            Event::Running(marks) => self.timings.machine(&marks),
+            Event::Counters(counters) => self.timings.counters(counters),
+            Event::Ended(end) => {
+                // The last the agent said may still be on its way to us.
+                let heard = self.hear_agent();
+                return Some(heard.unwrap_or(Ending::Machine { end, phase: self.conversation.phase() }));
+            }
+        }
+        None
+    }
+
+    /// Reads all there is, and answers it.
+    fn hear_agent(&mut self) -> Option<Ending> {
+        loop {
+            match retry_on_intr(|| read(&self.agent, self.decoder.space())) {
+                Ok(0) | Err(Errno::CONNRESET) => {
+                    self.hung_up.get_or_insert_with(Instant::now);
+                    return None;
+                }
+                Ok(n) => self.decoder.advance(n),
+                Err(_) => return None,
+            }
+            let mut decoder = std::mem::take(&mut self.decoder);
+            let ending = self.frames(&mut decoder);
+            self.decoder = decoder;
+            match ending {
+                Ok(None) => {}
+                Ok(ending) => return ending,
+                Err(misbehaviour) => return Some(Ending::Misbehaved(misbehaviour)),
+            }
+        }
+    }
+
+    fn frames(&mut self, decoder: &mut Decoder) -> Result<Option<Ending>, Misbehaviour> {
+        while let Some(frame) = decoder.next_frame()? {
+            match self.conversation.hear(frame)? {
+                Heard::Hello { agent, kernel } => {
+                    self.timings.mark(Mark::Hello);
+                    self.timings.guest(agent, kernel);
+                    self.start();
+                }
+                Heard::Started(started) => {
+                    self.timings.started(started.mounts_us, started.started_us);
+                    self.started();
+                }
+                Heard::Failed { kind, message } => return Ok(Some(Ending::NotStarted { kind, message })),
+                Heard::Answer => {
+                    self.signalled.pop_front();
+                }
+                Heard::Exited(end) => {
+                    self.timings.mark(Mark::Exited);
+                    return Ok(Some(Ending::Exited(end)));
+                }
+                Heard::Output(output, bytes) => self.take_output(output, bytes),
+                Heard::InputEnd => self.input = Input::Closed,
+                Heard::OutputEnd(_) | Heard::InputRoom => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Tells the agent what to start, with what is only true now.
+    fn start(&mut self) {
+        let mut container = std::mem::take(&mut self.container);
+        container.terminal = container.terminal.map(|_| self.terminal_size());
+        container.realtime_ns = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .ok()
+            .and_then(|d| u64::try_from(d.as_nanos()).ok())
+            .unwrap_or(0);
+        container.entropy = crate::container::name::random::<ENTROPY>().to_vec();
+        self.container.terminal = container.terminal;
+        // `run` has seen to it that the message is not too long.
+        let _ = put_from_host(&mut self.to_agent, &FromHost::start(container));
+        self.conversation.start_sent();
+        self.since = Instant::now();
+    }
+
+    fn started(&mut self) {
+        self.since = Instant::now();
+        if self.container.terminal.is_some() && self.input != Input::Closed && self.streams.stdin_is_terminal() {
+            self.raw = Raw::set(self.streams.stdin).ok();
+        }
+        // It may have changed while the guest booted.
+        self.resize();
+    }
+
+    fn take_output(&mut self, output: Output, bytes: &[u8]) {
+        self.timings.mark(Mark::FirstByte);
+        if !self.sink(output).push(bytes) {
+            self.consumed(output, bytes.len());
+        }
+    }
+
+    fn write_output(&mut self, output: Output) {
+        match self.sink(output).write() {
+            Wrote::Bytes(n) => self.consumed(output, n),
+            Wrote::Broken(dropped) => {
+                self.consumed(output, dropped);
+                put_eof(&mut self.to_agent, output.id());
+            }
+        }
+    }
+
+    fn consumed(&mut self, output: Output, n: usize) {
+        if let Some(more) = self.conversation.output_consumed(output, n) {
+            put_window(&mut self.to_agent, output.id(), more);
+        }
+    }
+
+    fn sink(&mut self, output: Output) -> &mut Sink<'a> {
+        let [stdout, stderr] = &mut self.sinks;
+        match output {
+            Output::Stdout => stdout,
+            Output::Stderr => stderr,
+        }
+    }
+
+    fn read_input(&mut self) {
+        let mut buf = [0; INPUT_PIECE];
+        let room = self.conversation.input_room().min(buf.len());
+        match retry_on_intr(|| read(self.streams.stdin, &mut buf[..room])) {
+            Ok(n) if n > 0 => {
+                put_data(&mut self.to_agent, StreamId::STDIN, &buf[..n]);
+                self.conversation.input_sent(n);
+            }
+            Err(Errno::AGAIN) => {}
+            _ => {
+                put_eof(&mut self.to_agent, StreamId::STDIN);
+                self.input = Input::Closed;
+            }
+        }
+    }
+
+    /// Sends what there is to send, as far as the agent takes it.
+    fn talk(&mut self) {
+        while self.sent < self.to_agent.len() {
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            match retry_on_intr(|| send(&self.agent, &self.to_agent[self.sent..], flags)) {
+                Ok(n) => self.sent += n,
+                Err(Errno::AGAIN) => return,
+                // It has hung up; reading tells.
+                Err(_) => break,
+            }
+        }
+        self.to_agent.clear();
+        self.sent = 0;
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Stdin,
+    Stdout,
+    Stderr,
+    Signals,
+    Machine,
+    Agent,
+}
+
+impl Who {
+    fn of(output: Output) -> Self {
+        match output {
+            Output::Stdout => Self::Stdout,
+            Output::Stderr => Self::Stderr,
+        }
+    }
+}
+
+struct Ready(Vec<Who>);
+
+impl Ready {
+    fn has(&self, who: Who) -> bool {
+        self.0.contains(&who)
+    }
+}
+
+/// Rounded up to whole milliseconds, so that waiting does not end before the deadline.
+fn timespec(duration: Duration) -> Timespec {
+    let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+    Timespec {
+        tv_sec: i64::try_from(ms / 1000).unwrap_or(i64::MAX),
+        tv_nsec: i64::try_from(ms % 1000 * 1_000_000).unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests;

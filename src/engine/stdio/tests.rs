@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A session against an agent played by the test, with pipes for the user's streams.
+use super::*;
+use isopod_protocol::frame::{Frame, put_from_agent};
+use isopod_protocol::message::{AgentSays, Exited, FromAgent, HostSays, Started};
+use isopod_protocol::window::INITIAL;
+use isopod_protocol::{VERSION, message};
+use prost::Message;
+use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
+use std::os::unix::net::UnixStream;
+use std::thread::{self, JoinHandle};
+
+/// A machine that only says what the test has it say.
+struct FakeMachine {
+    events: UnixStream,
+}
+
+impl Watched for FakeMachine {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+
+    fn event(&mut self) -> Event {
+        Event::Ended(End::Panicked)
+    }
+}
+
+/// The agent's side, blocking.
+struct FakeAgent {
+    stream: UnixStream,
+    decoder: Decoder,
+}
+
+#[derive(Debug, PartialEq)]
+enum Got {
+    Says(HostSays),
+    Data(Vec<u8>),
+    Eof(u16),
+    Window(u16, u32),
+    Gone,
+}
+
+impl FakeAgent {
+    fn say(&mut self, says: AgentSays) {
+        let mut out = Vec::new();
+        put_from_agent(&mut out, &FromAgent::from(says)).unwrap();
+        let _ = self.stream.write_all(&out);
+    }
+
+    fn data(&mut self, stream: StreamId, bytes: &[u8]) {
+        let mut out = Vec::new();
+        put_data(&mut out, stream, bytes);
+        let _ = self.stream.write_all(&out);
+    }
+
+    fn hear(&mut self) -> Got {
+        loop {
+            if let Some(frame) = self.decoder.next_frame().unwrap() {
+                return match frame {
+                    Frame::Message(m) => Got::Says(FromHost::decode(m).unwrap().says.unwrap()),
+                    Frame::Data(_, d) => Got::Data(d.to_vec()),
+                    Frame::Eof(StreamId(s)) => Got::Eof(s),
+                    Frame::Window(StreamId(s), n) => Got::Window(s, n),
+                };
+            }
+            match self.stream.read(self.decoder.space()) {
+                Ok(n) if n > 0 => self.decoder.advance(n),
+                _ => return Got::Gone,
+            }
+        }
+    }
+
+    fn hello(&mut self) {
+        self.say(AgentSays::Hello(message::Hello { version: VERSION, agent: "a".into(), kernel: "k".into() }));
+        assert!(matches!(self.hear(), Got::Says(HostSays::Start(_))));
+        self.say(AgentSays::Started(Started::default()));
+    }
+
+    fn exited(&mut self, code: i32) {
+        self.say(AgentSays::Exited(Exited { code: Some(code), signal: None, out_of_memory: false }));
+    }
+}
+
+struct Stage {
+    stdin: Option<PipeWriter>,
+    stdout: Option<PipeReader>,
+    stderr: Option<PipeReader>,
+    machine: UnixStream,
+    session: JoinHandle<Ending>,
+}
+
+impl Stage {
+    fn ending(self) -> Ending {
+        drop(self.stdin);
+        self.session.join().unwrap()
+    }
+}
+
+const LONG: Limits = Limits { start: Duration::from_secs(20), signal: Duration::from_secs(20) };
+
+fn stage(limits: Limits, play: impl FnOnce(FakeAgent) + Send + 'static) -> Stage {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let ((in_read, in_write), (out_read, out_write), (err_read, err_write)) =
+        (pipe().unwrap(), pipe().unwrap(), pipe().unwrap());
+    let (machine, machine_end) = UnixStream::pair().unwrap();
+    thread::spawn(move || play(FakeAgent { stream: theirs, decoder: Decoder::default() }));
+    let session = thread::spawn(move || {
+        let signals = SignalFd::new(&[]).unwrap();
+        let mut timings = Timings::start();
+        let streams = Streams { stdin: in_read.as_fd(), stdout: out_write.as_fd(), stderr: err_write.as_fd() };
+        let container = Container { stdin: true, ..Container::default() };
+        let parts = Parts { agent: ours.into(), streams, signals: &signals, container, limits, timings: &mut timings };
+        let mut session = Session::new(parts, false);
+        let ending = session.serve(&mut FakeMachine { events: machine_end }, &mut || {});
+        session.flush();
+        ending
+    });
+    Stage { stdin: Some(in_write), stdout: Some(out_read), stderr: Some(err_read), machine, session }
+}
+
+fn read_all(pipe: Option<PipeReader>) -> Vec<u8> {
+    let mut all = Vec::new();
+    pipe.unwrap().read_to_end(&mut all).unwrap();
+    all
+}
+
+#[test]
+fn output_arrives_apart_and_whole_before_the_exit_is_told() {
+    let mut stage = stage(LONG, |mut agent| {
+        agent.hello();
+        agent.data(StreamId::STDOUT, b"out\0\xff");
+        agent.data(StreamId::STDERR, b"err");
+        agent.exited(7);
+        agent.hear();
+    });
+    let (out, err) = (stage.stdout.take(), stage.stderr.take());
+    assert_eq!(stage.ending(), Ending::Exited(ProcessEnd { code: 7, out_of_memory: false }));
+    assert_eq!((read_all(out), read_all(err)), (b"out\0\xff".to_vec(), b"err".to_vec()));
+}
+
+#[test]
+fn more_than_all_buffers_goes_through_both_ways_unchanged() {
+    const SIZE: usize = 3 * 1024 * 1024;
+    let data: Vec<u8> = (0..SIZE).map(|n| (n % 251) as u8).collect();
+    // An echo that sends back what it gets, within the windows.
+    let mut stage = stage(LONG, |mut agent| {
+        agent.hello();
+        let (mut room, mut waiting, mut read, mut ended) = (INITIAL as usize, Vec::new(), 0, false);
+        while !ended || !waiting.is_empty() {
+            match agent.hear() {
+                Got::Data(bytes) => {
+                    read += bytes.len();
+                    waiting.extend(bytes);
+                    if read >= INITIAL as usize / 2 {
+                        let mut out = Vec::new();
+                        put_window(&mut out, StreamId::STDIN, read as u32);
+                        agent.stream.write_all(&out).unwrap();
+                        read = 0;
+                    }
+                }
+                Got::Window(1, n) => room += n as usize,
+                Got::Eof(0) => ended = true,
+                other => panic!("{other:?}"),
+            }
+            let n = waiting.len().min(room);
+            let now: Vec<u8> = waiting.drain(..n).collect();
+            room -= n;
+            agent.data(StreamId::STDOUT, &now);
+        }
+        agent.exited(0);
+        agent.hear();
+    });
+    let (mut stdin, stdout) = (stage.stdin.take().unwrap(), stage.stdout.take());
+    let sent = data.clone();
+    thread::spawn(move || stdin.write_all(&sent).unwrap());
+    assert!(read_all(stdout) == data);
+    assert!(matches!(stage.ending(), Ending::Exited(_)));
+}
+
+#[test]
+fn a_silent_agent_meets_the_deadline() {
+    let limits = Limits { start: Duration::from_millis(100), ..LONG };
+    let stage = stage(limits, |mut agent| {
+        agent.hear();
+    });
+    let started = Instant::now();
+    assert_eq!(stage.ending(), Ending::Silent { waiting: Waiting::Hello, limit: limits.start });
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn an_agent_that_says_hello_and_no_more_meets_it_too() {
+    let limits = Limits { start: Duration::from_millis(100), ..LONG };
+    let stage = stage(limits, |mut agent| {
+        agent.say(AgentSays::Hello(message::Hello { version: VERSION, ..message::Hello::default() }));
+        agent.hear();
+        agent.hear();
+    });
+    assert_eq!(stage.ending(), Ending::Silent { waiting: Waiting::Started, limit: limits.start });
+}
+
+#[test]
+fn a_length_no_frame_has_ends_the_session() {
+    let stage = stage(LONG, |mut agent| {
+        agent.stream.write_all(&[0xff; 64]).unwrap();
+        agent.hear();
+    });
+    assert!(matches!(stage.ending(), Ending::Misbehaved(Misbehaviour::Frame(_))));
+}
+
+#[test]
+fn an_agent_that_ignores_the_window_ends_the_session() {
+    let mut stage = stage(LONG, |mut agent| {
+        agent.hello();
+        // Nobody reads our stdout, so nothing is granted: a pipe's worth and a window is all that may come.
+        agent.data(StreamId::STDOUT, &vec![0; INITIAL as usize + 512 * 1024]);
+        agent.hear();
+    });
+    let out = stage.stdout.take();
+    assert!(matches!(stage.ending_without_flush(out), Ending::Misbehaved(Misbehaviour::Window(_))));
+}
+
+impl Stage {
+    /// Lets the last bytes go so that the session's thread can end.
+    fn ending_without_flush(self, stdout: Option<PipeReader>) -> Ending {
+        let reader = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(300));
+            read_all(stdout)
+        });
+        let ending = self.ending();
+        reader.join().unwrap();
+        ending
+    }
+}
+
+#[test]
+fn an_agent_that_hangs_up_is_given_two_seconds_and_no_more() {
+    let stage = stage(LONG, |mut agent| agent.hello());
+    let started = Instant::now();
+    assert_eq!(stage.ending(), Ending::HungUp { phase: Phase::Up });
+    assert!(started.elapsed() < Duration::from_secs(4));
+}
+
+#[test]
+fn a_machine_that_ends_tells_why_after_what_the_agent_still_said() {
+    let mut stage = stage(LONG, |mut agent| {
+        agent.hello();
+        agent.data(StreamId::STDOUT, b"last");
+        thread::sleep(Duration::from_secs(1));
+    });
+    let mut seen = [0; 4];
+    let out = stage.stdout.as_mut().unwrap();
+    out.read_exact(&mut seen).unwrap();
+    stage.machine.write_all(b"x").unwrap();
+    assert_eq!(stage.ending(), Ending::Machine { end: End::Panicked, phase: Phase::Up });
+    assert_eq!(&seen, b"last");
+}
+
+#[test]
+fn a_reader_who_goes_away_is_told_to_the_agent_and_no_more_is_kept() {
+    let mut stage = stage(LONG, |mut agent| {
+        agent.hello();
+        agent.data(StreamId::STDOUT, b"into the void");
+        while agent.hear() != Got::Eof(1) {}
+        agent.data(StreamId::STDOUT, &[0; 1000]);
+        agent.exited(141);
+        agent.hear();
+    });
+    drop(stage.stdout.take());
+    assert!(matches!(stage.ending(), Ending::Exited(ProcessEnd { code: 141, .. })));
+}
+
+#[test]
+fn the_end_of_stdin_is_passed_on() {
+    let mut stage = stage(LONG, |mut agent| {
+        agent.hello();
+        assert_eq!(agent.hear(), Got::Data(b"x".to_vec()));
+        assert_eq!(agent.hear(), Got::Eof(0));
+        agent.exited(0);
+        agent.hear();
+    });
+    let mut stdin = stage.stdin.take().unwrap();
+    stdin.write_all(b"x").unwrap();
+    thread::sleep(Duration::from_millis(50));
+    drop(stdin);
+    assert!(matches!(stage.ending(), Ending::Exited(_)));
+}
