@@ -1,3 +1,17 @@
-//! The isopod command: parse, call, print the error chain, exit code.
+// SPDX-License-Identifier: Apache-2.0
+//! The isopod command: parse, call, print the error chain, exit code; or, under another name, a machine's process.
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod cli;
+
+use isopod_engine::{Timings, VMM_NAME, vmm_main};
+use std::env;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let timings = Timings::start();
+    if env::args_os().next().is_some_and(|name| name == VMM_NAME) {
+        return vmm_main();
+    }
+    cli::main(timings)
+}

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Numbers as people read and write them, in Docker's words.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+
+/// Seconds since the epoch.
+pub(super) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+/// `About an hour`, `3 days`.
+pub(super) fn duration(seconds: u64) -> String {
+    let hours = (seconds + HOUR / 2) / HOUR;
+    match seconds {
+        0 => "Less than a second".to_owned(),
+        1 => "1 second".to_owned(),
+        2..MINUTE => format!("{seconds} seconds"),
+        MINUTE..120 => "About a minute".to_owned(),
+        120..HOUR => format!("{} minutes", seconds / MINUTE),
+        _ if hours == 1 => "About an hour".to_owned(),
+        _ if hours < 48 => format!("{hours} hours"),
+        _ if hours < 24 * 14 => format!("{} days", hours / 24),
+        _ if hours < 24 * 60 => format!("{} weeks", hours / 24 / 7),
+        _ if hours < 24 * 730 => format!("{} months", hours / 24 / 30),
+        _ => format!("{} years", hours / 24 / 365),
+    }
+}
+
+/// Decimal units and three digits: `7.8MB`.
+pub(super) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
+    // In hundredths, so that no float is needed; rounding may carry into the next unit.
+    let in_unit = |unit: u32| {
+        let divisor = 1000u128.pow(unit);
+        rounded((u128::from(bytes) * 100 + divisor / 2) / divisor)
+    };
+    let units = (0u32..).zip(UNITS);
+    let fits = |(unit, _): &(u32, &str)| in_unit(*unit) < 100_000;
+    let (unit, name) = units.clone().find(fits).or_else(|| units.last()).unwrap_or((0, UNITS[0]));
+    let shown = in_unit(unit);
+    let (whole, part) = (shown / 100, shown % 100);
+    let number = if part == 0 { whole.to_string() } else { format!("{whole}.{part:02}").trim_end_matches('0').to_owned() };
+    format!("{number}{name}")
+}
+
+/// To three significant digits.
+fn rounded(hundredths: u128) -> u128 {
+    let step = match hundredths {
+        0..1000 => 1,
+        1000..10_000 => 10,
+        _ => 100,
+    };
+    (hundredths + step / 2) / step * step
+}
+
+/// `64m`, `1.5g`, `512MiB`, `1048576`: binary units, as Docker takes them for memory.
+pub(super) fn bytes(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    let shift = match suffix.trim_start().to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "ki" | "kib" => 10,
+        "m" | "mb" | "mi" | "mib" => 20,
+        "g" | "gb" | "gi" | "gib" => 30,
+        "t" | "tb" | "ti" | "tib" => 40,
+        "p" | "pb" | "pi" | "pib" => 50,
+        _ => return None,
+    };
+    let (whole, part) = number.split_once('.').unwrap_or((number, ""));
+    let unit = 1u64 << shift;
+    let all_digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty() || part.len() > 9 || !all_digits(part) {
+        return None;
+    }
+    let scale = 10u128.pow(u32::try_from(part.len()).ok()?);
+    let part: u128 = if part.is_empty() { 0 } else { part.parse().ok()? };
+    let extra = u64::try_from(u128::from(unit) * part / scale).ok()?;
+    whole.parse::<u64>().ok()?.checked_mul(unit)?.checked_add(extra)
+}
+
+/// Seconds since the epoch of a time as RFC 3339 has it; fractions are dropped.
+pub(super) fn rfc3339(text: &str) -> Option<u64> {
+    let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<i64>().ok();
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 24 || minute > 59 || second > 60 {
+        return None;
+    }
+    let zone = text.get(19..)?.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
+    let offset = match zone.split_at_checked(1)? {
+        ("Z" | "z", "") => 0,
+        (sign @ ("+" | "-"), rest) => {
+            let (h, m) = rest.split_once(':')?;
+            let seconds = (h.parse::<i64>().ok()? * 60 + m.parse::<i64>().ok()?) * 60;
+            if sign == "+" { seconds } else { -seconds }
+        }
+        _ => return None,
+    };
+    let days = days_from_civil(year, month, day);
+    u64::try_from(days * 86_400 + hour * 3600 + minute * 60 + second - offset).ok()
+}
+
+/// Days since 1970-01-01 of the Gregorian calendar, counted in eras of 400 years that begin in March.
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: u64 = 24 * HOUR;
+
+    #[test]
+    fn durations_are_in_dockers_words() {
+        let cases = [
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (60, "About a minute"),
+            (3599, "59 minutes"),
+            (3600, "About an hour"),
+            (2 * HOUR, "2 hours"),
+            (3 * DAY, "3 days"),
+            (15 * DAY, "2 weeks"),
+            (90 * DAY, "3 months"),
+            (800 * DAY, "2 years"),
+        ];
+        for (seconds, text) in cases {
+            assert_eq!(duration(seconds), text);
+        }
+    }
+
+    #[test]
+    fn sizes_have_three_digits() {
+        let cases = [
+            (0, "0B"),
+            (999, "999B"),
+            (1000, "1kB"),
+            (7_800_000, "7.8MB"),
+            (77_840_000, "77.8MB"),
+            (778_400_000, "778MB"),
+            (999_999, "1MB"),
+            (1_234_567_890, "1.23GB"),
+        ];
+        for (bytes, text) in cases {
+            assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_with_binary_units() {
+        let cases = [
+            ("64m", Some(64 << 20)),
+            ("64M", Some(64 << 20)),
+            ("64MiB", Some(64 << 20)),
+            ("1.5g", Some(3 << 29)),
+            ("0.5k", Some(512)),
+            ("1048576", Some(1 << 20)),
+            ("8b", Some(8)),
+            ("", None),
+            ("m", None),
+            ("-1m", None),
+            ("1x", None),
+            ("1.2.3m", None),
+            ("99999999999999999999", None),
+            ("99999999p", None),
+        ];
+        for (text, bytes_) in cases {
+            assert_eq!(bytes(text), bytes_, "{text}");
+        }
+    }
+
+    #[test]
+    fn times_are_read_with_their_zone() {
+        assert_eq!(rfc3339("1970-01-01T00:00:00Z"), Some(0));
+        assert_eq!(rfc3339("2024-02-29T12:30:45.123456789Z"), Some(1_709_209_845));
+        assert_eq!(rfc3339("2024-02-29T13:30:45+01:00"), Some(1_709_209_845));
+        for bad in ["", "2024", "2024-13-01T00:00:00Z", "2024-01-01T00:00:00", "1900-01-01T00:00:00Z", "ääääääääääääääääääää"] {
+            assert_eq!(rfc3339(bad), None, "{bad}");
+        }
+    }
+}

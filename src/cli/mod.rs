@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a user may type. One verb a file; no logic of containers, and only `output` prints.
+//!
+//! ```text
+//!   argv ─► clap (this table) ─► a verb's arguments ─► one conversion ─► Engine ─► output, exit code
+//! ```
+//! Help, man pages and completions come from the same table.
+
+mod args;
+mod completion;
+mod doctor;
+mod env;
+mod error;
+mod human;
+mod images;
+mod load;
+mod man;
+mod output;
+mod ps;
+mod rm;
+mod run;
+mod template;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use isopod_engine::{Engine, Options, Timings};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// What a verb gives back: an exit code, or an error to print and the code that goes with it.
+type Outcome = std::result::Result<u8, error::Failure>;
+
+/// Runs each container in its own KVM microVM
+#[derive(Debug, Parser)]
+#[command(name = "isopod", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Args)]
+struct Global {
+    /// Where images and containers are kept
+    #[arg(long, global = true, env = "ISOPOD_DATA_ROOT", value_name = "DIR")]
+    data_root: Option<PathBuf>,
+    /// Where what need not outlive a boot is kept
+    #[arg(long, global = true, env = "ISOPOD_RUN_ROOT", value_name = "DIR", hide = true)]
+    run_root: Option<PathBuf>,
+}
+
+impl Global {
+    fn options(&self) -> Options {
+        let default = Options::default();
+        Options {
+            data_root: self.data_root.clone().unwrap_or(default.data_root),
+            run_root: self.run_root.clone().unwrap_or(default.run_root),
+        }
+    }
+
+    fn engine(&self) -> std::result::Result<Engine, error::Failure> {
+        Ok(Engine::open(self.options())?)
+    }
+}
+
+/// In the order of the help.
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Run(Box<run::RunArgs>),
+    Load(load::LoadArgs),
+    Images(images::ImagesArgs),
+    Ps(ps::PsArgs),
+    Rm(rm::RmArgs),
+    Doctor(doctor::DoctorArgs),
+    Completion(completion::CompletionArgs),
+    #[command(hide = true)]
+    Man(man::ManArgs),
+}
+
+pub(crate) fn main(mut timings: Timings) -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return ExitCode::from(output::usage(&e)),
+    };
+    let global = &cli.global;
+    let outcome = match cli.verb {
+        Verb::Run(args) => run::run(global, *args, &mut timings),
+        Verb::Load(args) => load::run(global, &args),
+        Verb::Images(args) => images::run(global, &args),
+        Verb::Ps(args) => ps::run(global, &args),
+        Verb::Rm(args) => rm::run(global, &args),
+        Verb::Doctor(args) => doctor::run(global, &args),
+        Verb::Completion(args) => completion::run(&args),
+        Verb::Man(args) => man::run(&args),
+    };
+    let code = outcome.unwrap_or_else(|failure| {
+        output::talk(&failure.to_string());
+        failure.code()
+    });
+    ExitCode::from(code)
+}
+
+/// The table, for what is generated from it.
+fn command() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn the_data_root_may_be_named_before_and_after_the_verb() {
+        for words in [["isopod", "--data-root", "/x", "ps"], ["isopod", "ps", "--data-root", "/x"]] {
+            let cli = Cli::try_parse_from(words).unwrap();
+            assert_eq!(cli.global.options().data_root, PathBuf::from("/x"));
+        }
+    }
+}

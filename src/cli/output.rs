@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The only place that prints. Stdout is data, stderr is talk; a reader of stdout who goes away is not an error.
+
+use super::error::{Failure, NOT_RUN};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use isopod_engine::{EngineError, Kind, LayerProgress, Progress};
+use std::io::{self, ErrorKind, IsTerminal, Write, stderr, stdout};
+
+/// Data, as it is.
+pub(super) fn data(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+            Err(EngineError::new(Kind::Io, "cannot write to stdout").because(e).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A line of data.
+pub(super) fn line(text: &str) -> Result<(), Failure> {
+    data(format!("{text}\n").as_bytes())
+}
+
+/// Rows under a heading, in columns three spaces apart.
+pub(super) fn table(rows: &[Vec<String>]) -> Result<(), Failure> {
+    data(columns(rows).as_bytes())
+}
+
+/// A line to whoever watches.
+pub(super) fn talk(text: &str) {
+    // If nobody does, there is nobody to tell.
+    let _ = writeln!(stderr().lock(), "{text}");
+}
+
+/// What clap has to say: help and version are data, the rest is talk. Gives the exit code.
+pub(super) fn usage(error: &clap::Error) -> u8 {
+    let _ = error.print();
+    if error.use_stderr() { NOT_RUN } else { 0 }
+}
+
+pub(super) fn columns(rows: &[Vec<String>]) -> String {
+    let count = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|r| r.get(column)).map(|c| c.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..count).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("   ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// How loading goes: bars on a terminal, a line a layer elsewhere, nothing if asked to be quiet.
+#[derive(Debug)]
+pub(super) struct LoadProgress {
+    how: How,
+    bar: ProgressBar,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    Bars,
+    Lines,
+    Quiet,
+}
+
+impl LoadProgress {
+    pub(super) fn new(quiet: bool) -> Self {
+        let how = match (quiet, stderr().is_terminal()) {
+            (true, _) => How::Quiet,
+            (false, true) => How::Bars,
+            (false, false) => How::Lines,
+        };
+        Self { how, bar: ProgressBar::hidden() }
+    }
+}
+
+impl Progress for LoadProgress {
+    fn layer_started(&mut self, layer: &LayerProgress) {
+        if self.how == How::Bars {
+            let style = "{msg} [{bar:30}] {bytes}/{total_bytes}";
+            self.bar = ProgressBar::with_draw_target(layer.size, ProgressDrawTarget::stderr());
+            if let Ok(style) = ProgressStyle::with_template(style) {
+                self.bar.set_style(style.progress_chars("=> "));
+            }
+            self.bar.set_message(name_of(layer));
+        }
+    }
+
+    fn layer_advanced(&mut self, bytes: u64) {
+        self.bar.inc(bytes);
+    }
+
+    fn layer_done(&mut self, layer: &LayerProgress, present: bool) {
+        let what = if present { "already here" } else { "loaded" };
+        match self.how {
+            How::Bars => {
+                self.bar.finish_and_clear();
+                talk(&format!("{}: {what}", name_of(layer)));
+            }
+            How::Lines => talk(&format!("{}: {what}", name_of(layer))),
+            How::Quiet => {}
+        }
+    }
+}
+
+fn name_of(layer: &LayerProgress) -> String {
+    let digest = layer.diff_id.to_string();
+    let hex = digest.strip_prefix("sha256:").unwrap_or(&digest);
+    format!("layer {}/{} {}", layer.number, layer.of, &hex[..hex.len().min(12)])
+}
+
+/// Whether somebody types what we read.
+pub(super) fn stdin_is_terminal() -> bool {
+    io::stdin().is_terminal()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = [["A", "BB"], ["long", "x"]].map(|r| r.map(str::to_owned).to_vec());
+        assert_eq!(columns(&rows), "A      BB\nlong   x\n");
+    }
+}

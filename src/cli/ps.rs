@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `isopod ps`.
+
+use super::template::{self, Fields};
+use super::{Global, Outcome, human, output};
+use clap::Args;
+use isopod_engine::{Record, State};
+
+/// List containers
+#[derive(Debug, Args)]
+pub(super) struct PsArgs {
+    /// Those that have exited, too
+    #[arg(short, long)]
+    all: bool,
+    /// Only ids
+    #[arg(short, long)]
+    quiet: bool,
+    /// Show ids and commands whole
+    #[arg(long)]
+    no_trunc: bool,
+    /// `json`, or text with fields: `{{.Names}}`
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
+}
+
+const FIELDS: [&str; 9] =
+    ["ID", "Image", "Command", "CreatedAt", "RunningFor", "State", "Status", "Names", "Labels"];
+/// As much of a command as the table shows.
+const COMMAND: usize = 20;
+
+pub(super) fn run(global: &Global, args: &PsArgs) -> Outcome {
+    let now = human::now();
+    let list = global.engine()?.list(args.all)?;
+    let list: Vec<Fields> = list.iter().map(|record| fields(record, now, args.no_trunc)).collect();
+    let format = match (&args.format, args.quiet) {
+        (Some(format), _) => format.as_str(),
+        (None, true) => "{{.ID}}",
+        (None, false) => {
+            let heading = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "NAMES"];
+            let mut rows = vec![heading.map(str::to_owned).to_vec()];
+            rows.extend(list.iter().map(row));
+            output::table(&rows)?;
+            return Ok(0);
+        }
+    };
+    template::show(format, &list, &FIELDS)?;
+    Ok(0)
+}
+
+fn row(fields: &Fields) -> Vec<String> {
+    let shown = ["ID", "Image", "Command", "RunningFor", "Status", "Names"];
+    shown.iter().filter_map(|name| fields.iter().find(|(n, _)| n == name)).map(|(_, value)| value.clone()).collect()
+}
+
+fn fields(record: &Record, now: u64, whole: bool) -> Fields {
+    let labels: Vec<String> = record.spec.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    vec![
+        ("ID", if whole { record.id.as_str() } else { record.id.short() }.to_owned()),
+        ("Image", plain(&record.spec.image)),
+        ("Command", command(record, whole)),
+        ("CreatedAt", record.created.to_string()),
+        ("RunningFor", format!("{} ago", human::duration(now.saturating_sub(record.created)))),
+        ("State", record.state.name().to_owned()),
+        ("Status", status(&record.state, now)),
+        ("Names", record.name.to_string()),
+        ("Labels", plain(&labels.join(","))),
+    ]
+}
+
+fn command(record: &Record, whole: bool) -> String {
+    let words: Vec<_> = record.command.iter().map(|word| word.shown()).collect();
+    let text = plain(&words.join(" "));
+    if whole || text.chars().count() <= COMMAND {
+        return format!("\"{text}\"");
+    }
+    let start: String = text.chars().take(COMMAND - 1).collect();
+    format!("\"{start}…\"")
+}
+
+/// What was typed or came with an image, on one line of a terminal.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+fn status(state: &State, now: u64) -> String {
+    match state {
+        State::Created => "Created".to_owned(),
+        State::Starting => "Starting".to_owned(),
+        State::Running { since } => format!("Up {}", human::duration(now.saturating_sub(*since))),
+        State::Exited(exit) => format!("Exited ({}) {} ago", exit.code, human::duration(now.saturating_sub(exit.at))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use isopod_engine::Exit;
+
+    #[test]
+    fn a_status_is_told_in_dockers_words() {
+        assert_eq!(status(&State::Running { since: 10 }, 15), "Up 5 seconds");
+        assert_eq!(status(&State::Exited(Exit::new(137, 0)), 120), "Exited (137) 2 minutes ago");
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        assert_eq!(plain("a\x1b[31m\n"), "a\u{fffd}[31m\u{fffd}");
+    }
+}
