@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Developer commands, one verb a file: `cargo xtask kernel | rootfs | check`.
+//! Developer commands, one verb a file: `cargo xtask kernel | rootfs | fuzz | check`.
 #![forbid(unsafe_code)]
 
 mod check;
+mod fuzz;
 mod kernel;
 mod rootfs;
 mod say;
@@ -24,6 +25,8 @@ enum Verb {
     Kernel(kernel::Arguments),
     /// Make the demo image
     Rootfs,
+    /// Fuzz the parsers, each target for a while
+    Fuzz(fuzz::Arguments),
     /// What CI checks: format, lints, walls, sizes, documentation
     Check,
 }
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
         Verb::Kernel(arguments) => kernel::run(&arguments),
         Verb::Rootfs => rootfs::run(),
+        Verb::Fuzz(arguments) => fuzz::run(&arguments),
         Verb::Check => check::run(),
     };
     match result {

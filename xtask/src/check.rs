@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `cargo xtask check`: what CI checks before it tests, in the same order. Every step runs, so that one call tells
+//! everything there is to mend.
+
+mod sizes;
+mod sources;
+mod walls;
+
+use crate::say;
+use crate::workspace;
+use anyhow::{Context, Result, bail};
+use sources::Source;
+use std::env;
+use std::process::Command;
+use std::time::Instant;
+
+pub(crate) fn run() -> Result<()> {
+    let sources = sources::find(&workspace())?;
+    let steps: [(&str, &dyn Fn() -> Result<()>); 5] = [
+        ("format (cargo fmt --check)", &|| {
+            cargo(&["fmt", "--all", "--", "--check"])
+        }),
+        ("walls (who may use whom, who may be unsafe)", &|| {
+            findings(walls::check(&workspace(), &sources)?)
+        }),
+        ("sizes and heads of files", &|| findings(sizes::check(&sources))),
+        ("lints (cargo clippy)", &|| {
+            cargo(&[
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--quiet",
+                "--",
+                "--deny",
+                "warnings",
+            ])
+        }),
+        ("documentation (cargo doc)", &|| {
+            cargo(&["doc", "--workspace", "--no-deps", "--quiet"])
+        }),
+    ];
+    let mut failed = Vec::new();
+    for (name, step) in steps {
+        say::line(format_args!("check: {name}"));
+        let began = Instant::now();
+        let result = step();
+        let verdict = if result.is_ok() { "ok" } else { "failed" };
+        if let Err(error) = result {
+            say::error(&error);
+            failed.push(name);
+        }
+        say::line(format_args!(
+            "check: {name}: {verdict} ({:.1} s)",
+            began.elapsed().as_secs_f32()
+        ));
+    }
+    if !failed.is_empty() {
+        bail!(
+            "{} of {} checks failed: {}",
+            failed.len(),
+            steps.len(),
+            failed.join(", ")
+        );
+    }
+    Ok(())
+}
+
+fn findings(found: Vec<String>) -> Result<()> {
+    if !found.is_empty() {
+        bail!("{} findings\n  {}", found.len(), found.join("\n  "));
+    }
+    Ok(())
+}
+
+/// Runs cargo in the workspace with its output as it is.
+fn cargo(arguments: &[&str]) -> Result<()> {
+    let status = command(arguments).status().context("cannot start cargo")?;
+    if !status.success() {
+        bail!("cargo {} failed ({status})", arguments.join(" "));
+    }
+    Ok(())
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .args(arguments)
+        .current_dir(workspace())
+        .env("RUSTDOCFLAGS", "--deny warnings");
+    command
+}
+
+/// Names a file (and a line of it) for a finding.
+fn at(source: &Source, line: usize) -> String {
+    format!("{}:{line}", source.path.display())
+}
