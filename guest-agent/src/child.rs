@@ -98,13 +98,27 @@ pub(crate) fn settle(plan: Plan<'_>, slave: Option<OwnedFd>) -> Result<Settled, 
     })
 }
 
+/// Makes the user the owner of the streams, so that he can open /dev/stdout.
+pub(crate) fn give_streams(plan: Plan<'_>, settled: &Settled) -> Result<(), Failure> {
+    if settled.identity.uid == 0 {
+        return Ok(());
+    }
+    let piped = plan
+        .pipes
+        .into_iter()
+        .flat_map(|pipes| pipes.stdin.iter().chain([&pipes.stdout, &pipes.stderr]));
+    let owner = Uid::from_raw(settled.identity.uid);
+    let mut streams = settled.slave.iter().chain(piped);
+    streams
+        .try_for_each(|stream| fchown(stream, Some(owner), None::<Gid>))
+        .doing("give away", "the streams")
+}
+
 /// Its own session and its three streams.
 pub(crate) fn take_streams(plan: Plan<'_>, settled: &Settled) -> Result<(), Failure> {
     setsid().doing("make a session", "")?;
-    let owner = settled.identity.uid;
     if let Some(slave) = &settled.slave {
         ioctl_tiocsctty(slave).doing("control", "the terminal")?;
-        give(slave, owner).doing("give away", "the terminal")?;
         return take([slave; 3]).doing("take", "the terminal");
     }
     let Some(pipes) = plan.pipes else { return Ok(()) };
@@ -117,21 +131,7 @@ pub(crate) fn take_streams(plan: Plan<'_>, settled: &Settled) -> Result<(), Fail
             &null
         }
     };
-    let streams = [stdin, &pipes.stdout, &pipes.stderr];
-    streams
-        .iter()
-        .try_for_each(|stream| give(stream, owner))
-        .doing("give away", "the streams")?;
-    take(streams).doing("take", "the streams")
-}
-
-/// So that somebody else than root can open /dev/stdout.
-fn give(stream: &OwnedFd, owner: u32) -> Result<(), Errno> {
-    if owner == 0 {
-        Ok(())
-    } else {
-        fchown(stream, Some(Uid::from_raw(owner)), None::<Gid>)
-    }
+    take([stdin, &pipes.stdout, &pipes.stderr]).doing("take", "the streams")
 }
 
 /// Makes these the descriptors 0, 1 and 2, which may be others of ours until then.

@@ -27,6 +27,7 @@ impl Init {
     /// Starts the process from this one, which is pid 1 of the container and has its rights from here on.
     pub(crate) fn start(plan: Plan<'_>, settled: &Settled, mut one: OneThread) -> Result<Self, Failure> {
         let signals = SignalFd::all().doing("block", "signals")?;
+        child::give_streams(plan, settled)?;
         credentials::confine(plan.container, &settled.identity)?;
         credentials::shed(plan.container, &settled.identity)?;
         // The container's processes have no business in what is left here of the agent's memory.

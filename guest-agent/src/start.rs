@@ -142,6 +142,7 @@ fn shared(plan: Plan<'_>, one: &mut OneThread) -> Result<(Child, Begun), Failure
         let slave = child::lay_root(plan)?;
         mounted_us = now_us();
         let settled = child::settle(plan, slave)?;
+        child::give_streams(plan, &settled)?;
         child::take_streams(plan, &settled)?;
         credentials::confine(plan.container, &settled.identity)?;
         Ok(child::become_program(plan, &settled))

@@ -15,8 +15,9 @@ pub(super) fn variables(
 ) -> Result<Vec<Word>> {
     let mut all = Vec::new();
     for path in files {
-        let bytes = fs::read(path)
-            .map_err(|e| EngineError::new(Kind::Io, format!("cannot read --env-file {}", path.display())).because(e))?;
+        let bytes = fs::read(path).map_err(|e| {
+            EngineError::new(Kind::Io, format!("cannot read --env-file {}", path.display())).because(e)
+        })?;
         all.extend(of_file(&bytes, path, &here)?);
     }
     for entry in given {
@@ -74,6 +75,7 @@ fn completed(entry: &[u8], here: &impl Fn(&OsStr) -> Option<OsString>) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::slice;
 
     fn here(name: &OsStr) -> Option<OsString> {
         (name == "HERE").then(|| "value".into())
@@ -103,7 +105,10 @@ mod tests {
     #[test]
     fn a_file_has_comments_blank_lines_and_leading_space() {
         let text = "\u{feff}# comment\n\n  A=1 \nHERE\nGONE\nB=a b # not a comment\r\n";
-        assert_eq!(file(text).unwrap(), ["A=1 ", "HERE=value", "B=a b # not a comment"]);
+        assert_eq!(
+            file(text).unwrap(),
+            ["A=1 ", "HERE=value", "B=a b # not a comment"]
+        );
     }
 
     #[test]
@@ -118,7 +123,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("env");
         fs::write(&path, "A=1\n").unwrap();
-        assert_eq!(shown(variables(&[path.clone()], &["A=2".into()], here).unwrap()), ["A=1", "A=2"]);
+        assert_eq!(
+            shown(variables(slice::from_ref(&path), &["A=2".into()], here).unwrap()),
+            ["A=1", "A=2"]
+        );
         assert!(variables(&[folder.path().join("none")], &[], here).is_err());
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Numbers as people read and write them, in Docker's words.
 
+use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const MINUTE: u64 = 60;
@@ -8,7 +9,9 @@ const HOUR: u64 = 60 * MINUTE;
 
 /// Seconds since the epoch.
 pub(super) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs())
 }
 
 /// `About an hour`, `3 days`.
@@ -39,10 +42,18 @@ pub(super) fn size(bytes: u64) -> String {
     };
     let units = (0u32..).zip(UNITS);
     let fits = |(unit, _): &(u32, &str)| in_unit(*unit) < 100_000;
-    let (unit, name) = units.clone().find(fits).or_else(|| units.last()).unwrap_or((0, UNITS[0]));
+    let (unit, name) = units
+        .clone()
+        .find(fits)
+        .or_else(|| units.last())
+        .unwrap_or((0, UNITS[0]));
     let shown = in_unit(unit);
     let (whole, part) = (shown / 100, shown % 100);
-    let number = if part == 0 { whole.to_string() } else { format!("{whole}.{part:02}").trim_end_matches('0').to_owned() };
+    let number = if part == 0 {
+        whole.to_string()
+    } else {
+        format!("{whole}.{part:02}").trim_end_matches('0').to_owned()
+    };
     format!("{number}{name}")
 }
 
@@ -58,7 +69,9 @@ fn rounded(hundredths: u128) -> u128 {
 
 /// `64m`, `1.5g`, `512MiB`, `1048576`: binary units, as Docker takes them for memory.
 pub(super) fn bytes(text: &str) -> Option<u64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits);
     let shift = match suffix.trim_start().to_ascii_lowercase().as_str() {
         "" | "b" => 0,
@@ -83,13 +96,15 @@ pub(super) fn bytes(text: &str) -> Option<u64> {
 
 /// Seconds since the epoch of a time as RFC 3339 has it; fractions are dropped.
 pub(super) fn rfc3339(text: &str) -> Option<u64> {
-    let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<i64>().ok();
+    let number = |range: Range<usize>| text.get(range)?.parse::<i64>().ok();
     let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
     let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
     if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 24 || minute > 59 || second > 60 {
         return None;
     }
-    let zone = text.get(19..)?.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
+    let zone = text
+        .get(19..)?
+        .trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
     let offset = match zone.split_at_checked(1)? {
         ("Z" | "z", "") => 0,
         (sign @ ("+" | "-"), rest) => {
@@ -182,7 +197,14 @@ mod tests {
         assert_eq!(rfc3339("1970-01-01T00:00:00Z"), Some(0));
         assert_eq!(rfc3339("2024-02-29T12:30:45.123456789Z"), Some(1_709_209_845));
         assert_eq!(rfc3339("2024-02-29T13:30:45+01:00"), Some(1_709_209_845));
-        for bad in ["", "2024", "2024-13-01T00:00:00Z", "2024-01-01T00:00:00", "1900-01-01T00:00:00Z", "ääääääääääääääääääää"] {
+        for bad in [
+            "",
+            "2024",
+            "2024-13-01T00:00:00Z",
+            "2024-01-01T00:00:00",
+            "1900-01-01T00:00:00Z",
+            "ääääääääääääääääääää",
+        ] {
             assert_eq!(rfc3339(bad), None, "{bad}");
         }
     }

@@ -22,12 +22,13 @@ mod run;
 mod template;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use error::Failure;
 use isopod_engine::{Engine, Options, Timings};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// What a verb gives back: an exit code, or an error to print and the code that goes with it.
-type Outcome = std::result::Result<u8, error::Failure>;
+type Outcome = Result<u8, Failure>;
 
 /// Runs each container in its own KVM microVM
 #[derive(Debug, Parser)]
@@ -58,7 +59,7 @@ impl Global {
         }
     }
 
-    fn engine(&self) -> std::result::Result<Engine, error::Failure> {
+    fn engine(&self) -> Result<Engine, Failure> {
         Ok(Engine::open(self.options())?)
     }
 }
@@ -116,7 +117,10 @@ mod tests {
 
     #[test]
     fn the_data_root_may_be_named_before_and_after_the_verb() {
-        for words in [["isopod", "--data-root", "/x", "ps"], ["isopod", "ps", "--data-root", "/x"]] {
+        for words in [
+            ["isopod", "--data-root", "/x", "ps"],
+            ["isopod", "ps", "--data-root", "/x"],
+        ] {
             let cli = Cli::try_parse_from(words).unwrap();
             assert_eq!(cli.global.options().data_root, PathBuf::from("/x"));
         }

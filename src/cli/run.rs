@@ -6,7 +6,9 @@ use super::error::{Failure, chain};
 use super::{Global, Outcome, env, output};
 use clap::{ArgAction, Args, ValueHint};
 use isopod_engine::spec::{Console, ContainerSpec, Cwd, MachineSpec, ProcessSpec, RootSpec};
+use isopod_engine::timings::Row;
 use isopod_engine::{Engine, EngineError, Kind, Result, Streams, Timings, Word};
+use std::env::var_os;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -109,7 +111,8 @@ pub(super) fn run(global: &Global, args: RunArgs, timings: &mut Timings) -> Outc
     }
     let finished = finished.map_err(Failure::of_run)?;
     if let Some(reason) = &finished.exit.reason {
-        let error = EngineError::new(Kind::Guest, "the container did not end by itself").because(reason.as_str());
+        let error =
+            EngineError::new(Kind::Guest, "the container did not end by itself").because(reason.as_str());
         output::talk(&chain("error", &error));
     }
     for trouble in &finished.trouble {
@@ -123,12 +126,21 @@ impl RunArgs {
     fn into_spec(self) -> Result<ContainerSpec> {
         let mut what = self.what.into_iter();
         let image = what.next().unwrap_or_default();
-        let image = image.into_string().map_err(|i| bad("IMAGE", &i.to_string_lossy(), "it is not UTF-8"))?;
+        let image = image
+            .into_string()
+            .map_err(|i| bad("IMAGE", &i.to_string_lossy(), "it is not UTF-8"))?;
         let capabilities = args::capabilities(&self.cap_add, &self.cap_drop)?;
         let name = |n: &String| n.parse().map_err(|e| bad("--name", n, e));
         let hostname = |h: &String| h.parse().map_err(|e| bad("--hostname", h, e));
-        let cwd = |d: &OsString| Cwd::new(d.as_bytes()).map_err(|e| bad("--workdir", &d.to_string_lossy(), e));
-        let entrypoint = |e: OsString| if e.is_empty() { Vec::new() } else { vec![Word::from(e)] };
+        let cwd =
+            |d: &OsString| Cwd::new(d.as_bytes()).map_err(|e| bad("--workdir", &d.to_string_lossy(), e));
+        let entrypoint = |e: OsString| {
+            if e.is_empty() {
+                Vec::new()
+            } else {
+                vec![Word::from(e)]
+            }
+        };
         let console = |path: PathBuf| match path.as_os_str() == "-" {
             true => Console::Stderr,
             false => Console::File(path),
@@ -140,17 +152,31 @@ impl RunArgs {
             process: ProcessSpec {
                 entrypoint: self.entrypoint.map(entrypoint),
                 command: what.map(Word::from).collect(),
-                env: env::variables(&self.env_file, &self.env, |name| std::env::var_os(name))?,
+                env: env::variables(&self.env_file, &self.env, |name| var_os(name))?,
                 cwd: self.workdir.as_ref().map(cwd).transpose()?,
                 user: self.user,
                 stdin: self.interactive,
                 terminal: self.tty,
                 init: self.init,
-                rlimits: self.ulimit.iter().map(|u| args::ulimit(u)).collect::<Result<_>>()?,
+                rlimits: self
+                    .ulimit
+                    .iter()
+                    .map(|u| args::ulimit(u))
+                    .collect::<Result<_>>()?,
             },
             machine: MachineSpec {
-                memory: self.memory.as_deref().map(args::memory).transpose()?.unwrap_or_default(),
-                vcpus: self.cpus.as_deref().map(args::cpus).transpose()?.unwrap_or_default(),
+                memory: self
+                    .memory
+                    .as_deref()
+                    .map(args::memory)
+                    .transpose()?
+                    .unwrap_or_default(),
+                vcpus: self
+                    .cpus
+                    .as_deref()
+                    .map(args::cpus)
+                    .transpose()?
+                    .unwrap_or_default(),
                 kernel: self.kernel,
                 console: self.console.map(console),
             },
@@ -178,14 +204,30 @@ fn timings_table(timings: &Timings, format: &str) -> String {
     let rows = timings.rows();
     if format == "json" {
         let rows: Vec<String> = (rows.iter())
-            .map(|r| format!(r#"{{"what":"{}","at_ms":{:.3},"took_ms":{:.3}}}"#, r.what, r.at_ms, r.took_ms))
+            .map(|r| {
+                format!(
+                    r#"{{"what":"{}","at_ms":{:.3},"took_ms":{:.3}}}"#,
+                    r.what, r.at_ms, r.took_ms
+                )
+            })
             .collect();
-        let counters: Vec<String> = counters.iter().map(|(name, n)| format!(r#""{name}":{n}"#)).collect();
-        return format!(r#"{{"timings":[{}],"counters":{{{}}}}}"#, rows.join(","), counters.join(","));
+        let counters: Vec<String> = counters
+            .iter()
+            .map(|(name, n)| format!(r#""{name}":{n}"#))
+            .collect();
+        return format!(
+            r#"{{"timings":[{}],"counters":{{{}}}}}"#,
+            rows.join(","),
+            counters.join(",")
+        );
     }
     let mut lines = vec![vec!["WHAT".to_owned(), "AT ms".to_owned(), "TOOK ms".to_owned()]];
-    let row = |r: &isopod_engine::timings::Row| {
-        vec![r.what.to_owned(), format!("{:9.3}", r.at_ms), format!("{:9.3}", r.took_ms)]
+    let row = |r: &Row| {
+        vec![
+            r.what.to_owned(),
+            format!("{:9.3}", r.at_ms),
+            format!("{:9.3}", r.took_ms),
+        ]
     };
     lines.extend(rows.iter().map(row));
     let mut text = output::columns(&lines);
@@ -203,8 +245,9 @@ mod tests {
     use super::super::{Cli, Verb};
     use super::*;
     use clap::Parser;
+    use std::result::Result as StdResult;
 
-    fn parsed(words: &[&str]) -> std::result::Result<RunArgs, clap::Error> {
+    fn parsed(words: &[&str]) -> StdResult<RunArgs, clap::Error> {
         let cli = Cli::try_parse_from(["isopod", "run"].iter().chain(words))?;
         match cli.verb {
             Verb::Run(args) => Ok(*args),
@@ -217,7 +260,11 @@ mod tests {
     }
 
     fn command(spec: &ContainerSpec) -> Vec<String> {
-        spec.process.command.iter().map(|w| w.shown().into_owned()).collect()
+        spec.process
+            .command
+            .iter()
+            .map(|w| w.shown().into_owned())
+            .collect()
     }
 
     #[test]
@@ -244,9 +291,38 @@ mod tests {
     #[test]
     fn each_flag_arrives_where_it_belongs() {
         let spec = spec(&[
-            "-e", "A=1", "-w", "/srv", "-u", "web:web", "--entrypoint", "/bin/x", "--name", "n1", "-m", "64m", "--cpus", "2",
-            "--read-only", "--tmpfs", "/run:size=1m", "--cap-add", "SYS_ADMIN", "--cap-drop", "ALL", "--security-opt",
-            "no-new-privileges", "--ulimit", "nofile=10:20", "--init", "-l", "a=b", "--kernel", "/k", "--console", "demo",
+            "-e",
+            "A=1",
+            "-w",
+            "/srv",
+            "-u",
+            "web:web",
+            "--entrypoint",
+            "/bin/x",
+            "--name",
+            "n1",
+            "-m",
+            "64m",
+            "--cpus",
+            "2",
+            "--read-only",
+            "--tmpfs",
+            "/run:size=1m",
+            "--cap-add",
+            "SYS_ADMIN",
+            "--cap-drop",
+            "ALL",
+            "--security-opt",
+            "no-new-privileges",
+            "--ulimit",
+            "nofile=10:20",
+            "--init",
+            "-l",
+            "a=b",
+            "--kernel",
+            "/k",
+            "--console",
+            "demo",
         ])
         .unwrap();
         assert_eq!(spec.process.cwd.as_ref().unwrap().as_bytes(), b"/srv");
@@ -257,7 +333,14 @@ mod tests {
         assert_eq!(spec.security.capabilities.to_string(), "SYS_ADMIN");
         assert!(spec.root.read_only && spec.process.init && spec.security.no_new_privileges);
         assert_eq!(spec.machine.console, Some(Console::Stderr));
-        assert_eq!((spec.labels["a"].as_str(), spec.root.tmpfs.len(), spec.process.rlimits.len()), ("b", 1, 1));
+        assert_eq!(
+            (
+                spec.labels["a"].as_str(),
+                spec.root.tmpfs.len(),
+                spec.process.rlimits.len()
+            ),
+            ("b", 1, 1)
+        );
     }
 
     #[test]
@@ -269,7 +352,10 @@ mod tests {
 
     #[test]
     fn an_empty_entrypoint_is_none() {
-        assert_eq!(spec(&["--entrypoint", "", "demo"]).unwrap().process.entrypoint, Some(Vec::new()));
+        assert_eq!(
+            spec(&["--entrypoint", "", "demo"]).unwrap().process.entrypoint,
+            Some(Vec::new())
+        );
     }
 
     #[test]

@@ -66,9 +66,15 @@ pub(crate) enum Misbehaviour {
 /// What was heard, checked.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Heard<'a> {
-    Hello { agent: String, kernel: String },
+    Hello {
+        agent: String,
+        kernel: String,
+    },
     Started(Started),
-    Failed { kind: FailedKind, message: String },
+    Failed {
+        kind: FailedKind,
+        message: String,
+    },
     Answer,
     Exited(ProcessEnd),
     Output(Output, &'a [u8]),
@@ -196,14 +202,22 @@ impl Conversation {
     }
 
     fn message(&mut self, message: FromAgent) -> Result<Heard<'static>, Misbehaviour> {
-        let unexpected = |what| Err(Misbehaviour::Unexpected { what, when: self.phase });
+        let unexpected = |what| {
+            Err(Misbehaviour::Unexpected {
+                what,
+                when: self.phase,
+            })
+        };
         match (self.phase, message.says) {
             (Phase::Booting, Some(AgentSays::Hello(hello))) => {
                 if hello.version != VERSION {
                     return Err(Misbehaviour::Version(hello.version));
                 }
                 self.phase = Phase::Greeted;
-                Ok(Heard::Hello { agent: plain(&hello.agent), kernel: plain(&hello.kernel) })
+                Ok(Heard::Hello {
+                    agent: plain(&hello.agent),
+                    kernel: plain(&hello.kernel),
+                })
             }
             (Phase::Asked, Some(AgentSays::Started(started))) => {
                 self.phase = Phase::Up;
@@ -213,7 +227,10 @@ impl Conversation {
                 self.phase = Phase::Over;
                 let kind = failed.kind();
                 let Failed { message, .. } = failed;
-                Ok(Heard::Failed { kind, message: plain(&message) })
+                Ok(Heard::Failed {
+                    kind,
+                    message: plain(&message),
+                })
             }
             (Phase::Asked | Phase::Up, Some(AgentSays::Ack(_))) => {
                 self.unanswered = self.unanswered.checked_sub(1).ok_or(Misbehaviour::Answer)?;
@@ -241,7 +258,10 @@ impl Conversation {
             StreamId(stream) => return Err(Misbehaviour::Stream { what, stream }),
         };
         match self.incoming(output).ended {
-            true => Err(Misbehaviour::AfterEnd { what, stream: stream.0 }),
+            true => Err(Misbehaviour::AfterEnd {
+                what,
+                stream: stream.0,
+            }),
             false => Ok(output),
         }
     }
@@ -255,7 +275,11 @@ impl Conversation {
 }
 
 /// The exit code a shell would give; a process has a code or a signal, not both.
-fn process_end(code: Option<i32>, signal: Option<i32>, out_of_memory: bool) -> Result<ProcessEnd, Misbehaviour> {
+fn process_end(
+    code: Option<i32>,
+    signal: Option<i32>,
+    out_of_memory: bool,
+) -> Result<ProcessEnd, Misbehaviour> {
     let value = match (code, signal) {
         (Some(code), None) => u8::try_from(code).ok(),
         (None, Some(signal @ 1..=64)) => u8::try_from(128 + signal).ok(),

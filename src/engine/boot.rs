@@ -12,6 +12,8 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::process;
+use std::result::Result as StdResult;
 
 /// The guest agent, a static x86_64 program.
 pub(crate) const AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest-agent"));
@@ -26,10 +28,15 @@ const LIMIT: usize = 1024 * 1024;
 pub(crate) fn share(data_root: &Path) -> Result<ShareFiles> {
     if AGENT.is_empty() {
         let what = "this build has no guest agent";
-        return Err(EngineError::new(Kind::Unsupported, what).hint("build isopod again, without ISOPOD_AGENT"));
+        return Err(
+            EngineError::new(Kind::Unsupported, what).hint("build isopod again, without ISOPOD_AGENT")
+        );
     }
     let folder = data_root.join("boot");
-    let (index, data) = (folder.join(format!("{AGENT_HASH}.index")), folder.join(format!("{AGENT_HASH}.data")));
+    let (index, data) = (
+        folder.join(format!("{AGENT_HASH}.index")),
+        folder.join(format!("{AGENT_HASH}.data")),
+    );
     if let Some(files) = open(&index, &data) {
         return Ok(files);
     }
@@ -40,7 +47,10 @@ pub(crate) fn share(data_root: &Path) -> Result<ShareFiles> {
         write_index(AGENT.len(), &mut table).map_err(io::Error::other)?;
         put(&index, &table)
     };
-    write().map_err(EngineError::io(format!("cannot write the boot share to {}", folder.display())))?;
+    write().map_err(EngineError::io(format!(
+        "cannot write the boot share to {}",
+        folder.display()
+    )))?;
     open(&index, &data).ok_or_else(|| EngineError::new(Kind::Io, format!("{} vanished", data.display())))
 }
 
@@ -49,29 +59,56 @@ fn open(index: &Path, data: &Path) -> Option<ShareFiles> {
     let (index, data) = (File::open(index).ok()?, File::open(data).ok()?);
     let len = u64::try_from(AGENT.len()).ok()?;
     let whole = data.metadata().ok()?.len() == len && index.metadata().ok()?.len() > 0;
-    whole.then(|| ShareFiles { index, layers: vec![data] })
+    whole.then(|| ShareFiles {
+        index,
+        layers: vec![data],
+    })
 }
 
 /// Whole or not at all, whoever else does the same at the same time.
 fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let fresh = path.with_extension(format!("new.{}", std::process::id()));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+    let fresh = path.with_extension(format!("new.{}", process::id()));
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&fresh, path)
 }
 
-fn write_index(agent: usize, out: &mut impl Write) -> std::result::Result<(), BuildError> {
+fn write_index(agent: usize, out: &mut impl Write) -> StdResult<(), BuildError> {
     let mut tree = Tree::new(Use::Image, LIMIT);
-    let folder = Attributes { mode: 0o755, ..Attributes::default() };
+    let folder = Attributes {
+        mode: 0o755,
+        ..Attributes::default()
+    };
     tree.describe_root(&folder)?;
     for name in MOUNT_POINTS {
         tree.put(Tree::ROOT, name, &folder, Body::Folder)?;
     }
     let size = agent as u64;
-    let extents = [Extent { file_offset: 0, len: size, layer: 0, data_offset: 0 }];
-    let program = Attributes { mode: 0o555, ..Attributes::default() };
-    tree.put(Tree::ROOT, b"agent", &program, Body::File { size, extents: &extents })?;
+    let extents = [Extent {
+        file_offset: 0,
+        len: size,
+        layer: 0,
+        data_offset: 0,
+    }];
+    let program = Attributes {
+        mode: 0o555,
+        ..Attributes::default()
+    };
+    tree.put(
+        Tree::ROOT,
+        b"agent",
+        &program,
+        Body::File {
+            size,
+            extents: &extents,
+        },
+    )?;
     tree.write(out)
 }
 
@@ -86,7 +123,10 @@ mod tests {
         write_index(5000, &mut bytes).unwrap();
         let index = Index::open(bytes).unwrap();
         let names: Vec<Vec<u8>> = index.entries(Ino::ROOT).map(|e| e.name.to_vec()).collect();
-        assert_eq!(names, [&b"agent"[..], b"dev", b"image", b"proc", b"run", b"rw", b"sys"]);
+        assert_eq!(
+            names,
+            [&b"agent"[..], b"dev", b"image", b"proc", b"run", b"rw", b"sys"]
+        );
         let agent = index.inode(index.lookup(Ino::ROOT, b"agent").unwrap()).unwrap();
         assert_eq!((agent.size, agent.mode), (5000, 0o555));
         assert!(matches!(index.content(agent.ino), Some(Content::Extents(_))));

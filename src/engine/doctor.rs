@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `doctor`: whether this host can run containers, and what to do if it can't.
 
+use crate::Options;
 use crate::boot::{AGENT, AGENT_HASH};
 use crate::error::EngineError;
 use crate::images::demo_size;
 use crate::kernel;
 use crate::kvm;
-use crate::Options;
 use isopod_vmm::config::Assist;
 use isopod_vmm::host::{self, DEVICE, ProbeError};
 use rustix::fs::{Access, access, statvfs};
@@ -60,12 +60,20 @@ pub fn examine(options: &Options, kernel: Option<&Path>) -> Vec<Check> {
 }
 
 fn check(name: &'static str, verdict: Verdict, found: impl Into<String>) -> Check {
-    Check { name, verdict, found: found.into(), cure: None }
+    Check {
+        name,
+        verdict,
+        found: found.into(),
+        cure: None,
+    }
 }
 
 impl Check {
     fn cure(self, cure: impl Into<String>) -> Self {
-        Self { cure: Some(cure.into()), ..self }
+        Self {
+            cure: Some(cure.into()),
+            ..self
+        }
     }
 
     fn failed(name: &'static str, error: &EngineError) -> Self {
@@ -75,18 +83,29 @@ impl Check {
             found = format!("{found}: {e}");
             cause = e.source();
         }
-        Self { cure: error.advice().map(str::to_owned), ..check(name, Verdict::Bad, found) }
+        Self {
+            cure: error.advice().map(str::to_owned),
+            ..check(name, Verdict::Bad, found)
+        }
     }
 }
 
 fn version() -> Check {
     let protocol = isopod_protocol::VERSION;
-    check("isopod", Verdict::Good, format!("{} (agent protocol {protocol})", env!("CARGO_PKG_VERSION")))
+    check(
+        "isopod",
+        Verdict::Good,
+        format!("{} (agent protocol {protocol})", env!("CARGO_PKG_VERSION")),
+    )
 }
 
 fn host_kernel() -> Check {
     let name = uname();
-    let text = format!("{} {}", name.release().to_string_lossy(), name.machine().to_string_lossy());
+    let text = format!(
+        "{} {}",
+        name.release().to_string_lossy(),
+        name.machine().to_string_lossy()
+    );
     match name.machine().to_bytes() {
         b"x86_64" => check("host kernel", Verdict::Good, text),
         _ => check("host kernel", Verdict::Bad, text).cure("isopod needs an x86_64 host"),
@@ -98,10 +117,17 @@ fn kvm_checks() -> Vec<Check> {
         Ok(file) => file,
         Err(error) => return vec![Check::failed("kvm", &kvm::unusable(error))],
     };
-    let opened = check("kvm", Verdict::Good, format!("{DEVICE} opens for reading and writing"));
+    let opened = check(
+        "kvm",
+        Verdict::Good,
+        format!("{DEVICE} opens for reading and writing"),
+    );
     match host::probe(&file) {
         Ok(found) => {
-            let api = format!("version {}, up to {} vCPUs a machine", found.api_version, found.max_vcpus);
+            let api = format!(
+                "version {}, up to {} vCPUs a machine",
+                found.api_version, found.max_vcpus
+            );
             let kind = match found.assist {
                 Assist::None => check("kvm kind", Verdict::Good, format!("{}; needs no assist", kvm::kind_of(&found))),
                 Assist::Emulated => check(
@@ -130,10 +156,18 @@ fn guest_kernel(named: Option<&Path>) -> Check {
     match identify(&found.file) {
         Ok((release, hash)) => {
             let release = release.unwrap_or_else(|| "of unknown version".to_owned());
-            check("guest kernel", Verdict::Good, format!("{release}, {}, sha256:{hash}", found.path.display()))
+            check(
+                "guest kernel",
+                Verdict::Good,
+                format!("{release}, {}, sha256:{hash}", found.path.display()),
+            )
         }
-        Err(e) => check("guest kernel", Verdict::Bad, format!("cannot read {}: {e}", found.path.display()))
-            .cure(kernel::CURE),
+        Err(e) => check(
+            "guest kernel",
+            Verdict::Bad,
+            format!("cannot read {}: {e}", found.path.display()),
+        )
+        .cure(kernel::CURE),
     }
 }
 
@@ -145,9 +179,17 @@ fn identify(mut file: &File) -> io::Result<(Option<String>, String)> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
     hash.update(&bytes);
-    let hash = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let hash = hash
+        .finalize()
+        .iter()
+        .take(16)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let release = bytes.windows(BANNER.len()).position(|w| w == BANNER).map(|at| {
-        let rest = bytes[at + BANNER.len()..].iter().take(64).take_while(|b| b.is_ascii_graphic());
+        let rest = bytes[at + BANNER.len()..]
+            .iter()
+            .take(64)
+            .take_while(|b| b.is_ascii_graphic());
         rest.map(|b| char::from(*b)).collect()
     });
     Ok((release, hash))
@@ -155,15 +197,25 @@ fn identify(mut file: &File) -> io::Result<(Option<String>, String)> {
 
 fn agent() -> Check {
     match AGENT.len() {
-        0 => check("guest agent", Verdict::Bad, "none is embedded").cure("build isopod again, without ISOPOD_AGENT"),
-        size => check("guest agent", Verdict::Good, format!("embedded, {size} bytes, sha256:{AGENT_HASH}")),
+        0 => check("guest agent", Verdict::Bad, "none is embedded")
+            .cure("build isopod again, without ISOPOD_AGENT"),
+        size => check(
+            "guest agent",
+            Verdict::Good,
+            format!("embedded, {size} bytes, sha256:{AGENT_HASH}"),
+        ),
     }
 }
 
 fn demo() -> Check {
     match demo_size() {
-        0 => check("demo image", Verdict::Notice, "none is embedded").cure("run `cargo xtask rootfs` and build again"),
-        size => check("demo image", Verdict::Good, format!("embedded, {size} bytes: `isopod run demo`")),
+        0 => check("demo image", Verdict::Notice, "none is embedded")
+            .cure("run `cargo xtask rootfs` and build again"),
+        size => check(
+            "demo image",
+            Verdict::Good,
+            format!("embedded, {size} bytes: `isopod run demo`"),
+        ),
     }
 }
 
@@ -171,9 +223,19 @@ fn data_root(path: &Path) -> Check {
     let name = "data root";
     let cure = "name another folder with --data-root or $ISOPOD_DATA_ROOT";
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    let usable = made.and_then(|()| Ok(access(path, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)?));
+    let usable = made.and_then(|()| {
+        Ok(access(
+            path,
+            Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK,
+        )?)
+    });
     if let Err(e) = usable {
-        return check(name, Verdict::Bad, format!("{} cannot be written: {e}", path.display())).cure(cure);
+        return check(
+            name,
+            Verdict::Bad,
+            format!("{} cannot be written: {e}", path.display()),
+        )
+        .cure(cure);
     }
     let free = statvfs(path).map_or(0, |s| s.f_bavail.saturating_mul(s.f_frsize));
     let found = format!("{}, {} MiB free", path.display(), free / MIB);
@@ -193,19 +255,27 @@ fn control_groups() -> Check {
         (_, true, false) => "version 1",
         _ => "none mounted",
     };
-    check("control groups", Verdict::Good, format!("{found} (not used yet: a machine's memory is its own limit)"))
+    check(
+        "control groups",
+        Verdict::Good,
+        format!("{found} (not used yet: a machine's memory is its own limit)"),
+    )
 }
 
 fn memory() -> Check {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let available = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib = available.and_then(|v| v.split_ascii_whitespace().next()).and_then(|v| v.parse::<u64>().ok());
+    let kib = available
+        .and_then(|v| v.split_ascii_whitespace().next())
+        .and_then(|v| v.parse::<u64>().ok());
     let info = sysinfo();
     let total = info.totalram.saturating_mul(info.mem_unit.into());
     let available = kib.map_or(total, |kib| kib * 1024);
     let found = format!("{} MiB available of {}", available / MIB, total / MIB);
     match available {
-        0..LOW_MEMORY => check("memory", Verdict::Notice, found).cure("run smaller machines (-m), or free some"),
+        0..LOW_MEMORY => {
+            check("memory", Verdict::Notice, found).cure("run smaller machines (-m), or free some")
+        }
         _ => check("memory", Verdict::Good, found),
     }
 }
@@ -219,12 +289,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, "not a kernel").unwrap();
-        let options = Options { data_root: file.join("below"), run_root: folder.path().into() };
+        let options = Options {
+            data_root: file.join("below"),
+            run_root: folder.path().into(),
+        };
         let checks = examine(&options, Some(&file));
         for name in ["guest kernel", "data root"] {
             let found = checks.iter().find(|c| c.name == name).unwrap();
             assert_eq!(found.verdict, Verdict::Bad, "{found:?}");
         }
-        assert!(checks.iter().filter(|c| c.verdict == Verdict::Bad).all(|c| c.cure.is_some()), "{checks:?}");
+        assert!(
+            checks
+                .iter()
+                .filter(|c| c.verdict == Verdict::Bad)
+                .all(|c| c.cure.is_some()),
+            "{checks:?}"
+        );
     }
 }

@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::result::Result as StdResult;
 
 /// What a door makes its answer from: an exit code, an HTTP status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,11 +37,16 @@ pub struct EngineError {
     hint: Option<String>,
 }
 
-pub type Result<T> = std::result::Result<T, EngineError>;
+pub type Result<T> = StdResult<T, EngineError>;
 
 impl EngineError {
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Self { kind, what: what.into(), source: None, hint: None }
+        Self {
+            kind,
+            what: what.into(),
+            source: None,
+            hint: None,
+        }
     }
 
     /// An error because of something this process could not do.
@@ -57,8 +63,14 @@ impl EngineError {
             texts.push(cause.to_string());
             source = cause.source();
         }
-        let cause = texts.into_iter().rev().fold(None, |inner, text| Some(Box::new(Cause { text, inner })));
-        Self { source: cause.map(|c| c as Source), ..Self::new(kind, error.to_string()) }
+        let cause = texts
+            .into_iter()
+            .rev()
+            .fold(None, |inner, text| Some(Box::new(Cause { text, inner })));
+        Self {
+            source: cause.map(|c| c as Source),
+            ..Self::new(kind, error.to_string())
+        }
     }
 
     #[must_use]

@@ -14,7 +14,14 @@ pub(crate) fn files(hostname: &str) -> Vec<EtcFile> {
          ff02::1\tip6-allnodes\n\
          ff02::2\tip6-allrouters\n"
     );
-    [("/etc/hosts", hosts), ("/etc/hostname", format!("{hostname}\n")), ("/etc/resolv.conf", RESOLV.to_owned())]
-        .map(|(path, content)| EtcFile { path: path.to_owned(), content: content.into_bytes() })
-        .into()
+    [
+        ("/etc/hosts", hosts),
+        ("/etc/hostname", format!("{hostname}\n")),
+        ("/etc/resolv.conf", RESOLV.to_owned()),
+    ]
+    .map(|(path, content)| EtcFile {
+        path: path.to_owned(),
+        content: content.into_bytes(),
+    })
+    .into()
 }

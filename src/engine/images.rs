@@ -28,7 +28,10 @@ impl Defaults {
     pub(crate) fn of(config: &ImageConfig) -> Result<Self> {
         let words = |field: &str, texts: &[String]| -> Result<Vec<Word>> {
             let nul = || EngineError::new(Kind::Invalid, format!("the image's {field} has a NUL byte in it"));
-            texts.iter().map(|text| Word::new(text.as_bytes()).ok_or_else(nul)).collect()
+            texts
+                .iter()
+                .map(|text| Word::new(text.as_bytes()).ok_or_else(nul))
+                .collect()
         };
         let cwd = match config.working_dir.as_str() {
             "" => None,
@@ -61,8 +64,9 @@ impl Images {
         let demo = DEMO_ALIASES.contains(&asked);
         match self.store.resolve(if demo { DEMO_NAME } else { asked }) {
             Err(e) if e.kind() == ImageKind::NotFound && demo => self.resolve_demo(),
-            Err(e) if e.kind() == ImageKind::NotFound => Err(translated(e)
-                .hint("`isopod images` lists what is here; `isopod load -i FILE` adds an OCI or docker archive")),
+            Err(e) if e.kind() == ImageKind::NotFound => Err(translated(e).hint(
+                "`isopod images` lists what is here; `isopod load -i FILE` adds an OCI or docker archive",
+            )),
             result => result.map_err(translated),
         }
     }

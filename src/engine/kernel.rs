@@ -10,8 +10,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) const VARIABLE: &str = "ISOPOD_KERNEL";
 const INSTALLED: &str = "/usr/lib/isopod/vmlinux";
-pub(crate) const CURE: &str =
-    "build one with `cargo xtask kernel`, or name one with --kernel or $ISOPOD_KERNEL (an uncompressed vmlinux)";
+pub(crate) const CURE: &str = "build one with `cargo xtask kernel`, or name one with --kernel or $ISOPOD_KERNEL (an uncompressed vmlinux)";
 
 /// An open kernel and the path it came from, which is for people to read.
 #[derive(Debug)]
@@ -22,13 +21,19 @@ pub(crate) struct Kernel {
 
 /// The kernel that was named, or the first that is there.
 pub(crate) fn find(named: Option<&Path>) -> Result<Kernel> {
-    let named = named.map(Path::to_path_buf).or_else(|| env::var_os(VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from));
+    let named = named
+        .map(Path::to_path_buf)
+        .or_else(|| env::var_os(VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from));
     let found = named.or_else(|| Some(PathBuf::from(INSTALLED)).filter(|p| p.is_file()));
     let Some(path) = found.or_else(isopod_kernel_config::cached_path) else {
         return Err(EngineError::new(Kind::Unavailable, "no guest kernel was found").hint(CURE));
     };
     let what = format!("cannot use the guest kernel {}", path.display());
-    let unusable = |e: io::Error| EngineError::new(Kind::Unavailable, what.clone()).because(e).hint(CURE);
+    let unusable = |e: io::Error| {
+        EngineError::new(Kind::Unavailable, what.clone())
+            .because(e)
+            .hint(CURE)
+    };
     let file = File::open(&path).map_err(unusable)?;
     let len = file.metadata().map_err(unusable)?.len();
     check(&file, len).map_err(unusable)?;
@@ -51,7 +56,9 @@ fn check(file: &File, len: u64) -> io::Result<()> {
     }
     file.read_exact_at(&mut header, 0)?;
     if header[..6] != ELF64_LITTLE {
-        return Err(bad("it is not a 64-bit ELF file (a bzImage must be unpacked first)"));
+        return Err(bad(
+            "it is not a 64-bit ELF file (a bzImage must be unpacked first)",
+        ));
     }
     let half = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
     if half(18) != EM_X86_64 {
@@ -78,7 +85,10 @@ fn check(file: &File, len: u64) -> io::Result<()> {
 }
 
 fn long(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..).and_then(|b| b.first_chunk()).map_or(u64::MAX, |b| u64::from_le_bytes(*b))
+    bytes
+        .get(at..)
+        .and_then(|b| b.first_chunk())
+        .map_or(u64::MAX, |b| u64::from_le_bytes(*b))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::process;
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -35,7 +36,14 @@ pub(crate) fn open(run_root: &Path) -> Result<Kvm> {
     }
     let host = host::probe(&file).map_err(unusable)?;
     // To forget costs the next run a millisecond, nothing else.
-    let _ = remember(run_root, &path, &Found { boot, host: host.clone() });
+    let _ = remember(
+        run_root,
+        &path,
+        &Found {
+            boot,
+            host: host.clone(),
+        },
+    );
     Ok(Kvm { file, host })
 }
 
@@ -46,7 +54,7 @@ fn remembered(path: &Path, boot: &str) -> Option<HostKvm> {
 
 fn remember(run_root: &Path, path: &Path, found: &Found) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(run_root)?;
-    let fresh = run_root.join(format!("kvm.json.{}", std::process::id()));
+    let fresh = run_root.join(format!("kvm.json.{}", process::id()));
     fs::write(&fresh, serde_json::to_vec(found)?)?;
     fs::rename(&fresh, path)
 }
@@ -65,7 +73,9 @@ pub(crate) fn unusable(error: ProbeError) -> EngineError {
         },
         _ => "this KVM lacks what isopod needs: a newer kernel on the host may have it".to_owned(),
     };
-    EngineError::new(Kind::Unavailable, "cannot use this host's KVM").because(error).hint(cure)
+    EngineError::new(Kind::Unavailable, "cannot use this host's KVM")
+        .because(error)
+        .hint(cure)
 }
 
 /// In words.
@@ -84,8 +94,20 @@ mod tests {
     fn what_was_found_in_another_boot_is_not_believed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kvm.json");
-        let host = HostKvm { api_version: 12, max_vcpus: 4, assist: Assist::None };
-        remember(folder.path(), &path, &Found { boot: "a".into(), host: host.clone() }).unwrap();
+        let host = HostKvm {
+            api_version: 12,
+            max_vcpus: 4,
+            assist: Assist::None,
+        };
+        remember(
+            folder.path(),
+            &path,
+            &Found {
+                boot: "a".into(),
+                host: host.clone(),
+            },
+        )
+        .unwrap();
         assert_eq!(remembered(&path, "a"), Some(host));
         assert_eq!(remembered(&path, "b"), None);
         fs::write(&path, "{").unwrap();

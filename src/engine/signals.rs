@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The signals a foreground container takes in our stead.
 
-pub(crate) use isopod_sys::signal::{SIGWINCH, SignalFd};
 use isopod_sys::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+pub(crate) use isopod_sys::signal::{SIGWINCH, SignalFd};
+use std::io;
 
 const TAKEN: [i32; 7] = [SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGTERM, SIGWINCH];
 
 /// From now on these signals are read, not obeyed.
-pub(crate) fn take() -> std::io::Result<SignalFd> {
+pub(crate) fn take() -> io::Result<SignalFd> {
     SignalFd::new(&TAKEN)
 }
 

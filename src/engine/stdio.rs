@@ -10,18 +10,20 @@
 //! Nothing here waits for the guest without a deadline, and nothing of the guest's is held beyond its window.
 
 use crate::agent::{Conversation, Heard, INPUT_PIECE, Misbehaviour, Output, Phase, ProcessEnd};
+use crate::container::name::random;
 use crate::signals::{self, SignalFd};
 use crate::sink::{Sink, Wrote};
 use crate::terminal::{self, Raw, Streams};
 use crate::timings::{Mark, Timings};
 use isopod_protocol::frame::{put_data, put_eof, put_from_host, put_window};
-use isopod_protocol::message::{Container, FailedKind};
+use isopod_protocol::message::{Container, FailedKind, WindowSize};
 use isopod_protocol::{Decoder, FromHost, StreamId};
 use isopod_vmm::{Counters, End, Event, Machine};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, read, retry_on_intr};
 use rustix::net::{SendFlags, send};
 use std::collections::VecDeque;
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -61,14 +63,25 @@ impl Watched for Machine {
 #[derive(Debug, PartialEq)]
 pub(crate) enum Ending {
     Exited(ProcessEnd),
-    NotStarted { kind: FailedKind, message: String },
+    NotStarted {
+        kind: FailedKind,
+        message: String,
+    },
     /// The machine ended before the agent had said how the process did.
-    Machine { end: End, phase: Phase },
+    Machine {
+        end: End,
+        phase: Phase,
+    },
     Misbehaved(Misbehaviour),
-    Silent { waiting: Waiting, limit: Duration },
+    Silent {
+        waiting: Waiting,
+        limit: Duration,
+    },
     /// A signal to us, before there was a process to pass it to.
     Interrupted(i32),
-    HungUp { phase: Phase },
+    HungUp {
+        phase: Phase,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,15 +138,29 @@ pub(crate) struct Parts<'a> {
 impl<'a> Session<'a> {
     /// `terminal` is the container's, whose size is filled in when it is started.
     pub(crate) fn new(parts: Parts<'a>, terminal: bool) -> Self {
-        let Parts { agent, streams, signals, container, limits, timings } = parts;
+        let Parts {
+            agent,
+            streams,
+            signals,
+            container,
+            limits,
+            timings,
+        } = parts;
         Self {
             agent,
             streams,
             signals,
             limits,
             timings,
-            input: if container.stdin { Input::Early } else { Input::Closed },
-            container: Container { terminal: terminal.then_some(terminal::size(&[])), ..container },
+            input: if container.stdin {
+                Input::Early
+            } else {
+                Input::Closed
+            },
+            container: Container {
+                terminal: terminal.then_some(terminal::size(&[])),
+                ..container
+            },
             conversation: Conversation::new(terminal),
             decoder: Decoder::default(),
             to_agent: Vec::new(),
@@ -148,13 +175,12 @@ impl<'a> Session<'a> {
 
     /// Serves everybody until it is known how the container ended. `up` is told once, when its process runs.
     pub(crate) fn serve(&mut self, machine: &mut dyn Watched, up: &mut dyn FnMut()) -> Ending {
+        let mut told = false;
         loop {
             let ready = self.wait(machine);
             let step = self.step(ready, machine);
-            if self.conversation.phase() == Phase::Up && self.input == Input::Early {
-                self.input = Input::Open;
-            }
-            if self.timings.reached(Mark::ProcessStarted) {
+            if !told && self.timings.reached(Mark::ProcessStarted) {
+                told = true;
                 up();
             }
             if let Some(ending) = step.or_else(|| self.overdue()) {
@@ -168,7 +194,11 @@ impl<'a> Session<'a> {
         while !self.sinks.iter().all(Sink::is_empty) {
             let mut fds = vec![PollFd::new(self.signals, PollFlags::IN)];
             let waiting: Vec<usize> = (0..2).filter(|n| !self.sinks[*n].is_empty()).collect();
-            fds.extend(waiting.iter().map(|n| PollFd::from_borrowed_fd(self.fd_of(*n), PollFlags::OUT)));
+            fds.extend(
+                waiting
+                    .iter()
+                    .map(|n| PollFd::from_borrowed_fd(self.fd_of(*n), PollFlags::OUT)),
+            );
             match poll(&mut fds, None) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(_) => return,
@@ -194,7 +224,11 @@ impl<'a> Session<'a> {
     }
 
     fn fd_of(&self, sink: usize) -> BorrowedFd<'a> {
-        if sink == 0 { self.streams.stdout } else { self.streams.stderr }
+        if sink == 0 {
+            self.streams.stdout
+        } else {
+            self.streams.stderr
+        }
     }
 
     fn wait(&self, machine: &dyn Watched) -> Ready {
@@ -219,14 +253,26 @@ impl<'a> Session<'a> {
         fds.push(PollFd::from_borrowed_fd(machine.fd(), PollFlags::IN));
         who.push(Who::Machine);
         if self.hung_up.is_none() {
-            let out = if self.sent < self.to_agent.len() { PollFlags::OUT } else { PollFlags::empty() };
+            let out = if self.sent < self.to_agent.len() {
+                PollFlags::OUT
+            } else {
+                PollFlags::empty()
+            };
             fds.push(PollFd::new(&self.agent, PollFlags::IN | out));
             who.push(Who::Agent);
         }
-        let timeout = self.deadline().map(|(at, ..)| timespec(at.saturating_duration_since(Instant::now())));
+        let timeout = self
+            .deadline()
+            .map(|(at, ..)| timespec(at.saturating_duration_since(Instant::now())));
         // Interrupted or failed, there is nothing to do but look again; the deadline is looked at in any case.
         let _ = poll(&mut fds, timeout.as_ref());
-        Ready(who.into_iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty()).map(|(who, _)| who).collect())
+        Ready(
+            who.into_iter()
+                .zip(&fds)
+                .filter(|(_, fd)| !fd.revents().is_empty())
+                .map(|(who, _)| who)
+                .collect(),
+        )
     }
 
     fn step(&mut self, ready: Ready, machine: &mut dyn Watched) -> Option<Ending> {
@@ -249,7 +295,11 @@ impl<'a> Session<'a> {
             self.read_input();
         }
         self.talk();
-        if ready.has(Who::Machine) { self.machine_event(machine.event()) } else { None }
+        if ready.has(Who::Machine) {
+            self.machine_event(machine.event())
+        } else {
+            None
+        }
     }
 
     /// The nearest time by which something must have happened.
@@ -261,21 +311,28 @@ impl<'a> Session<'a> {
         match self.conversation.phase() {
             Phase::Booting | Phase::Greeted => Some((self.since + start, Waiting::Hello, start)),
             Phase::Asked => Some((self.since + start, Waiting::Started, start)),
-            _ => self.signalled.front().map(|at| (*at + signal, Waiting::Signal, signal)),
+            _ => self
+                .signalled
+                .front()
+                .map(|at| (*at + signal, Waiting::Signal, signal)),
         }
     }
 
     fn overdue(&self) -> Option<Ending> {
         let (_, waiting, limit) = self.deadline().filter(|(at, ..)| *at <= Instant::now())?;
         match self.hung_up {
-            Some(_) => Some(Ending::HungUp { phase: self.conversation.phase() }),
+            Some(_) => Some(Ending::HungUp {
+                phase: self.conversation.phase(),
+            }),
             None => Some(Ending::Silent { waiting, limit }),
         }
     }
 
     fn take_signals(&mut self) -> Option<Ending> {
         while self.conversation.unanswered() < MAX_UNANSWERED {
-            let Ok(Some(signal)) = self.signals.read() else { return None };
+            let Ok(Some(signal)) = self.signals.read() else {
+                return None;
+            };
             if signal == signals::SIGWINCH {
                 self.resize();
             } else if self.conversation.phase() == Phase::Up {
@@ -297,7 +354,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn terminal_size(&self) -> isopod_protocol::message::WindowSize {
+    fn terminal_size(&self) -> WindowSize {
         terminal::size(&[self.streams.stdout, self.streams.stdin])
     }
 
@@ -308,7 +365,10 @@ impl<'a> Session<'a> {
             Event::Ended(end) => {
                 // The last the agent said may still be on its way to us.
                 let heard = self.hear_agent();
-                return Some(heard.unwrap_or(Ending::Machine { end, phase: self.conversation.phase() }));
+                return Some(heard.unwrap_or(Ending::Machine {
+                    end,
+                    phase: self.conversation.phase(),
+                }));
             }
         }
         None
@@ -325,7 +385,7 @@ impl<'a> Session<'a> {
                 Ok(n) => self.decoder.advance(n),
                 Err(_) => return None,
             }
-            let mut decoder = std::mem::take(&mut self.decoder);
+            let mut decoder = mem::take(&mut self.decoder);
             let ending = self.frames(&mut decoder);
             self.decoder = decoder;
             match ending {
@@ -366,14 +426,14 @@ impl<'a> Session<'a> {
 
     /// Tells the agent what to start, with what is only true now.
     fn start(&mut self) {
-        let mut container = std::mem::take(&mut self.container);
+        let mut container = mem::take(&mut self.container);
         container.terminal = container.terminal.map(|_| self.terminal_size());
         container.realtime_ns = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .ok()
             .and_then(|d| u64::try_from(d.as_nanos()).ok())
             .unwrap_or(0);
-        container.entropy = crate::container::name::random::<ENTROPY>().to_vec();
+        container.entropy = random::<ENTROPY>().to_vec();
         self.container.terminal = container.terminal;
         // `run` has seen to it that the message is not too long.
         let _ = put_from_host(&mut self.to_agent, &FromHost::start(container));
@@ -383,7 +443,13 @@ impl<'a> Session<'a> {
 
     fn started(&mut self) {
         self.since = Instant::now();
-        if self.container.terminal.is_some() && self.input != Input::Closed && self.streams.stdin_is_terminal() {
+        if self.input == Input::Early {
+            self.input = Input::Open;
+        }
+        if self.container.terminal.is_some()
+            && self.input != Input::Closed
+            && self.streams.stdin_is_terminal()
+        {
             self.raw = Raw::set(self.streams.stdin).ok();
         }
         // It may have changed while the guest booted.
@@ -482,7 +548,9 @@ impl Ready {
 
 /// Rounded up to whole milliseconds, so that waiting does not end before the deadline.
 fn timespec(duration: Duration) -> Timespec {
-    let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+    let ms = u64::try_from(duration.as_millis())
+        .unwrap_or(u64::MAX)
+        .saturating_add(1);
     Timespec {
         tv_sec: i64::try_from(ms / 1000).unwrap_or(i64::MAX),
         tv_nsec: i64::try_from(ms % 1000 * 1_000_000).unwrap_or(0),

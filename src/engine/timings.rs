@@ -68,7 +68,12 @@ impl Timings {
     pub fn start() -> Self {
         let now = now();
         let before = nanoseconds(ClockId::ProcessCPUTime);
-        Self { zero: now.saturating_sub(before), marks: vec![(Mark::Main, now)], counters: None, guest: None }
+        Self {
+            zero: now.saturating_sub(before),
+            marks: vec![(Mark::Main, now)],
+            counters: None,
+            guest: None,
+        }
     }
 
     /// What is here now for the first time.
@@ -101,7 +106,10 @@ impl Timings {
     pub(crate) fn started(&mut self, mounts_us: u64, _started_us: u64) {
         let now = now();
         if let Some(hello) = self.at(Mark::Hello) {
-            self.mark_at(Mark::Mounted, hello.saturating_add(mounts_us.saturating_mul(1000)).min(now));
+            self.mark_at(
+                Mark::Mounted,
+                hello.saturating_add(mounts_us.saturating_mul(1000)).min(now),
+            );
         }
         self.mark_at(Mark::ProcessStarted, now);
     }
@@ -129,7 +137,11 @@ impl Timings {
         marks.sort_by_key(|(mark, at)| (*at, *mark));
         let mut before = self.zero;
         let row = |(mark, at): (Mark, u64)| {
-            let row = Row { what: mark.what(), at_ms: ms(at, self.zero), took_ms: ms(at, before) };
+            let row = Row {
+                what: mark.what(),
+                at_ms: ms(at, self.zero),
+                took_ms: ms(at, before),
+            };
             before = at;
             row
         };
@@ -158,7 +170,12 @@ mod tests {
 
     #[test]
     fn rows_come_in_order_and_their_parts_add_up() {
-        let mut timings = Timings { zero: 0, marks: vec![(Mark::Main, 1_000_000)], counters: None, guest: None };
+        let mut timings = Timings {
+            zero: 0,
+            marks: vec![(Mark::Main, 1_000_000)],
+            counters: None,
+            guest: None,
+        };
         timings.mark_at(Mark::FirstRun, 5_000_000);
         timings.mark_at(Mark::ImageResolved, 2_000_000);
         timings.mark_at(Mark::FirstRun, 9_000_000);

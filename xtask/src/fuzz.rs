@@ -14,6 +14,7 @@
 use crate::{say, workspace};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -36,6 +37,7 @@ const FLAGS: &[&str] = &[
 /// A script that takes longer than this is a find: it hangs.
 const TIMEOUT_SECONDS: u32 = 10;
 const MEMORY_MIB: u32 = 1024;
+const MAX_LEN: u32 = 4096;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -84,7 +86,9 @@ struct Folders {
 impl Folders {
     fn new() -> Self {
         let sources = workspace().join("fuzz");
-        let build = workspace().join("target").join("fuzz");
+        let target =
+            env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
+        let build = target.join("fuzz");
         Self {
             seeds: sources.join("corpus"),
             sources,
@@ -160,12 +164,12 @@ impl Session<'_> {
             .args([
                 format!("-max_total_time={seconds}"),
                 format!("-timeout={TIMEOUT_SECONDS}"),
-            ])
-            .args([
                 format!("-rss_limit_mb={MEMORY_MIB}"),
-                "-print_final_stats=1".to_owned(),
+                format!("-max_len={MAX_LEN}"),
+                format!("-artifact_prefix={}/", finds.display()),
             ])
-            .arg(format!("-artifact_prefix={}/", finds.display()))
+            // Long scripts from the start: short ones have no room for what has to come before.
+            .args(["-len_control=0", "-print_final_stats=1"])
             .stderr(fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?)
             .status()
             .with_context(|| format!("cannot run {}", self.binary.display()))?;

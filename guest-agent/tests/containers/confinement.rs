@@ -11,6 +11,7 @@ fn status(container: Container) -> BTreeMap<String, String> {
         args: shell("cat /proc/self/status").args,
         ..container
     });
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
     let pairs = ended.stdout();
     let pairs = pairs.lines().filter_map(|line| line.split_once(":\t"));
     pairs
@@ -119,11 +120,7 @@ fn a_filter_holds_with_and_without_new_privileges() {
                 user: user.into(),
                 ..container
             });
-            assert!(
-                ended.stderr().contains("Function not implemented"),
-                "{}",
-                ended.stderr()
-            );
+            assert!(ended.stderr().contains("Function not implemented"), "{ended:?}");
             let expected = format!("NoNewPrivs:\t{}\nSeccomp:\t2\n", u8::from(no_new_privileges));
             assert_eq!(ended.stdout(), expected);
         }

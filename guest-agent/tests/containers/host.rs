@@ -8,7 +8,6 @@ use isopod_protocol::{Decoder, Frame, StreamId, VERSION};
 use prost::Message;
 use rustix::process::geteuid;
 use std::collections::BTreeMap;
-use std::env::current_exe;
 use std::fmt;
 use std::fs::{self, create_dir_all, write};
 use std::io::{Read, Write};
@@ -200,18 +199,6 @@ pub(crate) fn connect(image: &Path) -> Running {
     let (socket, theirs) = UnixStream::pair().unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let scratch = tempfile::tempdir().unwrap();
-    let on_host = current_exe()
-        .unwrap()
-        .parent()
-        .unwrap()
-        .parent()
-        .unwrap()
-        .join("examples/on_host");
-    assert!(
-        on_host.exists(),
-        "{} is built by `cargo test`, or by `cargo build --example on_host`",
-        on_host.display()
-    );
     let agent = Command::new("unshare")
         .args([
             "--mount",
@@ -222,7 +209,11 @@ pub(crate) fn connect(image: &Path) -> Running {
             "--propagation",
             "private",
         ])
-        .args([&on_host, image, scratch.path()])
+        .args([
+            Path::new(env!("CARGO_BIN_EXE_agent-on-host")),
+            image,
+            scratch.path(),
+        ])
         .stdin(OwnedFd::from(theirs))
         .spawn()
         .unwrap();

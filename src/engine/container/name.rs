@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Names and ids: the only texts of a user that become file names, and the one parser that lets them.
 
+use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write};
@@ -26,7 +27,11 @@ impl FromStr for Name {
         let mut bytes = text.bytes();
         let first = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric());
         let rest = bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
-        if first && rest && text.len() <= MAX { Ok(Self(text.to_owned())) } else { Err(BadName(shown(text))) }
+        if first && rest && text.len() <= MAX {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(BadName(shown(text)))
+        }
     }
 }
 
@@ -53,8 +58,14 @@ impl Name {
     /// A name of an adjective and a creature, by the dice.
     pub fn random() -> Self {
         let [a, b, c, d] = random();
-        let pick = |words: &[&'static str], dice: [u8; 2]| words[usize::from(u16::from_ne_bytes(dice)) % words.len()];
-        Self(format!("{}_{}", pick(ADJECTIVES, [a, b]), pick(CREATURES, [c, d])))
+        let pick = |words: &[&'static str], dice: [u8; 2]| {
+            words[usize::from(u16::from_ne_bytes(dice)) % words.len()]
+        };
+        Self(format!(
+            "{}_{}",
+            pick(ADJECTIVES, [a, b]),
+            pick(CREATURES, [c, d])
+        ))
     }
 
     /// The same with a number behind it, for when the first is taken.
@@ -110,7 +121,11 @@ impl TryFrom<String> for Id {
 
     fn try_from(text: String) -> Result<Self, BadId> {
         let hex = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        if hex && text.len() == 2 * ID_BYTES { Ok(Self(text)) } else { Err(BadId) }
+        if hex && text.len() == 2 * ID_BYTES {
+            Ok(Self(text))
+        } else {
+            Err(BadId)
+        }
     }
 }
 
@@ -133,7 +148,7 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
     while filled < N {
         match getrandom(&mut bytes[filled..], GetRandomFlags::empty()) {
             Ok(n) => filled += n,
-            Err(rustix::io::Errno::INTR) => {}
+            Err(Errno::INTR) => {}
             Err(error) => panic!("the kernel has no random numbers: {error}"),
         }
     }
@@ -141,21 +156,86 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
 }
 
 const ADJECTIVES: &[&str] = &[
-    "amber", "brave", "brisk", "calm", "candid", "clever", "copper", "crisp", "curious", "daring", "dapper", "deft",
-    "eager", "early", "earnest", "fair", "fond", "frank", "gentle", "glad", "golden", "hardy", "honest", "humble",
-    "jolly", "keen", "kind", "lively", "lucid", "lucky", "merry", "mild", "modest", "neat", "nimble", "noble", "patient",
-    "plain", "polite", "proud", "quick", "quiet", "ready", "rustic", "sandy", "serene", "sharp", "silent", "silver",
-    "simple", "sober", "steady", "still", "subtle", "sunny", "tidy", "tranquil", "upbeat", "vivid", "warm", "wise",
-    "witty", "young", "zesty",
+    "amber", "brave", "brisk", "calm", "candid", "clever", "copper", "crisp", "curious", "daring", "dapper",
+    "deft", "eager", "early", "earnest", "fair", "fond", "frank", "gentle", "glad", "golden", "hardy",
+    "honest", "humble", "jolly", "keen", "kind", "lively", "lucid", "lucky", "merry", "mild", "modest",
+    "neat", "nimble", "noble", "patient", "plain", "polite", "proud", "quick", "quiet", "ready", "rustic",
+    "sandy", "serene", "sharp", "silent", "silver", "simple", "sober", "steady", "still", "subtle", "sunny",
+    "tidy", "tranquil", "upbeat", "vivid", "warm", "wise", "witty", "young", "zesty",
 ];
 
 const CREATURES: &[&str] = &[
-    "adder", "amphipod", "auk", "badger", "barnacle", "beetle", "bittern", "bream", "bunting", "cicada", "cod", "coot",
-    "crab", "cricket", "curlew", "dace", "dipper", "dunlin", "eel", "egret", "falcon", "finch", "gannet", "gecko",
-    "grebe", "hare", "heron", "hobby", "ibis", "isopod", "jay", "kelpie", "kite", "krill", "lapwing", "limpet", "linnet",
-    "lobster", "marten", "merlin", "mussel", "newt", "otter", "oyster", "perch", "pike", "pipit", "plover", "prawn",
-    "puffin", "raven", "redshank", "robin", "salmon", "shrew", "shrimp", "siskin", "skink", "snipe", "sole", "stoat",
-    "swift", "tern", "trout", "turnstone", "vole", "wagtail", "weevil", "whelk", "woodlouse", "wren",
+    "adder",
+    "amphipod",
+    "auk",
+    "badger",
+    "barnacle",
+    "beetle",
+    "bittern",
+    "bream",
+    "bunting",
+    "cicada",
+    "cod",
+    "coot",
+    "crab",
+    "cricket",
+    "curlew",
+    "dace",
+    "dipper",
+    "dunlin",
+    "eel",
+    "egret",
+    "falcon",
+    "finch",
+    "gannet",
+    "gecko",
+    "grebe",
+    "hare",
+    "heron",
+    "hobby",
+    "ibis",
+    "isopod",
+    "jay",
+    "kelpie",
+    "kite",
+    "krill",
+    "lapwing",
+    "limpet",
+    "linnet",
+    "lobster",
+    "marten",
+    "merlin",
+    "mussel",
+    "newt",
+    "otter",
+    "oyster",
+    "perch",
+    "pike",
+    "pipit",
+    "plover",
+    "prawn",
+    "puffin",
+    "raven",
+    "redshank",
+    "robin",
+    "salmon",
+    "shrew",
+    "shrimp",
+    "siskin",
+    "skink",
+    "snipe",
+    "sole",
+    "stoat",
+    "swift",
+    "tern",
+    "trout",
+    "turnstone",
+    "vole",
+    "wagtail",
+    "weevil",
+    "whelk",
+    "woodlouse",
+    "wren",
 ];
 
 #[cfg(test)]
@@ -194,7 +274,9 @@ mod tests {
 
     #[test]
     fn ways_out_of_the_folder_are_no_names() {
-        for text in ["", ".", "..", "../x", "a/b", "/", "-a", "_a", "a\0", "a b", "ä", "a\n"] {
+        for text in [
+            "", ".", "..", "../x", "a/b", "/", "-a", "_a", "a\0", "a b", "ä", "a\n",
+        ] {
             assert!(text.parse::<Name>().is_err(), "{text:?}");
         }
     }
@@ -204,7 +286,12 @@ mod tests {
         let name = Name::random();
         assert!(name.as_str().parse::<Name>().is_ok() && name.as_str().contains('_'));
         assert!(name.numbered().as_str().parse::<Name>().is_ok());
-        assert!(ADJECTIVES.iter().chain(CREATURES).all(|word| word.bytes().all(|b| b.is_ascii_lowercase())));
+        assert!(
+            ADJECTIVES
+                .iter()
+                .chain(CREATURES)
+                .all(|word| word.bytes().all(|b| b.is_ascii_lowercase()))
+        );
     }
 
     #[test]

@@ -27,7 +27,13 @@ const MASKED: &[&str] = &[
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
-const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READ_ONLY: &[&str] = &[
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 /// The arguments, by Docker's rules: a command replaces the image's; an entrypoint replaces the image's and drops the
 /// image's command with it; the entrypoint comes first.
@@ -37,8 +43,10 @@ pub(crate) fn arguments(spec: &ProcessSpec, image: &Defaults) -> Result<Vec<Word
     let command = if inherit { &image.command } else { &spec.command };
     let all: Vec<Word> = entrypoint.iter().chain(command).cloned().collect();
     match all.first() {
-        None => Err(EngineError::new(Kind::Invalid, "no command to run: the image names none")
-            .hint("give one after the image: `isopod run IMAGE COMMAND`")),
+        None => Err(
+            EngineError::new(Kind::Invalid, "no command to run: the image names none")
+                .hint("give one after the image: `isopod run IMAGE COMMAND`"),
+        ),
         Some(program) if program.as_bytes().is_empty() => {
             Err(EngineError::new(Kind::Invalid, "the command's name is empty"))
         }
@@ -49,9 +57,19 @@ pub(crate) fn arguments(spec: &ProcessSpec, image: &Defaults) -> Result<Vec<Word
 /// The environment: what every container has, then the image's, then the user's; a name once, at its first place.
 pub(crate) fn environment(spec: &ProcessSpec, image: &Defaults, hostname: &str) -> Vec<Word> {
     let mut all: Vec<Word> = Vec::new();
-    let own = [Some(PATH.to_vec()), Some(format!("HOSTNAME={hostname}").into_bytes())];
-    let own = own.into_iter().chain([spec.terminal.then(|| TERM.to_vec())]).flatten();
-    for entry in own.filter_map(Word::new).chain(image.env.iter().cloned()).chain(spec.env.iter().cloned()) {
+    let own = [
+        Some(PATH.to_vec()),
+        Some(format!("HOSTNAME={hostname}").into_bytes()),
+    ];
+    let own = own
+        .into_iter()
+        .chain([spec.terminal.then(|| TERM.to_vec())])
+        .flatten();
+    for entry in own
+        .filter_map(Word::new)
+        .chain(image.env.iter().cloned())
+        .chain(spec.env.iter().cloned())
+    {
         let name = name_of(&entry);
         if name.is_empty() {
             continue;
@@ -69,18 +87,34 @@ fn name_of(entry: &Word) -> &[u8] {
 }
 
 /// The container, but for what is only known when it is sent: the time, entropy, the terminal's size.
-pub(crate) fn container(spec: &ContainerSpec, image: &Defaults, args: Vec<Word>, hostname: &str) -> Container {
+pub(crate) fn container(
+    spec: &ContainerSpec,
+    image: &Defaults,
+    args: Vec<Word>,
+    hostname: &str,
+) -> Container {
     let process = &spec.process;
     let owned = |paths: &[&str]| match spec.security.system_paths_unconfined {
         true => Vec::new(),
         false => paths.iter().map(|p| (*p).to_owned()).collect(),
     };
     let capabilities = spec.security.capabilities;
-    let rlimit = |l: &super::spec::Ulimit| Rlimit { resource: l.resource, soft: l.soft, hard: l.hard };
+    let rlimit = |l: &super::spec::Ulimit| Rlimit {
+        resource: l.resource,
+        soft: l.soft,
+        hard: l.hard,
+    };
     Container {
         args: args.into_iter().map(Word::into_bytes).collect(),
-        env: environment(process, image, hostname).into_iter().map(Word::into_bytes).collect(),
-        cwd: process.cwd.as_ref().or(image.cwd.as_ref()).map_or_else(|| b"/".to_vec(), |cwd| cwd.as_bytes().to_vec()),
+        env: environment(process, image, hostname)
+            .into_iter()
+            .map(Word::into_bytes)
+            .collect(),
+        cwd: process
+            .cwd
+            .as_ref()
+            .or(image.cwd.as_ref())
+            .map_or_else(|| b"/".to_vec(), |cwd| cwd.as_bytes().to_vec()),
         user: process.user.clone().unwrap_or_else(|| image.user.clone()),
         hostname: hostname.to_owned(),
         stdin: process.stdin,
@@ -94,7 +128,10 @@ pub(crate) fn container(spec: &ContainerSpec, image: &Defaults, args: Vec<Word>,
         rlimits: process.rlimits.iter().map(rlimit).collect(),
         read_only_root: spec.root.read_only,
         tmpfs: (spec.root.tmpfs.iter())
-            .map(|m| Tmpfs { target: m.target.clone(), options: m.options.clone() })
+            .map(|m| Tmpfs {
+                target: m.target.clone(),
+                options: m.options.clone(),
+            })
             .collect(),
         masked_paths: owned(MASKED),
         read_only_paths: owned(READ_ONLY),
@@ -122,8 +159,11 @@ mod tests {
     }
 
     fn run(entrypoint: Option<&[&str]>, command: &[&str]) -> Result<Vec<Word>> {
-        let spec =
-            ProcessSpec { entrypoint: entrypoint.map(words), command: words(command), ..ProcessSpec::default() };
+        let spec = ProcessSpec {
+            entrypoint: entrypoint.map(words),
+            command: words(command),
+            ..ProcessSpec::default()
+        };
         arguments(&spec, &image())
     }
 
@@ -152,17 +192,32 @@ mod tests {
 
     #[test]
     fn later_variables_replace_earlier_ones_in_place() {
-        let spec = ProcessSpec { env: words(&["LANG=de", "NEW=1", "NEW=2", "EMPTY="]), ..ProcessSpec::default() };
+        let spec = ProcessSpec {
+            env: words(&["LANG=de", "NEW=1", "NEW=2", "EMPTY="]),
+            ..ProcessSpec::default()
+        };
         let env = environment(&spec, &image(), "box");
-        assert_eq!(env, words(&["PATH=/opt/bin", "HOSTNAME=box", "LANG=de", "NEW=2", "EMPTY="]));
+        assert_eq!(
+            env,
+            words(&["PATH=/opt/bin", "HOSTNAME=box", "LANG=de", "NEW=2", "EMPTY="])
+        );
     }
 
     #[test]
     fn a_terminal_brings_term_unless_somebody_says_otherwise() {
-        let spec = ProcessSpec { terminal: true, ..ProcessSpec::default() };
+        let spec = ProcessSpec {
+            terminal: true,
+            ..ProcessSpec::default()
+        };
         let plain = environment(&spec, &Defaults::default(), "box");
         assert_eq!(plain[2], Word::new("TERM=xterm").unwrap());
-        let spec = ProcessSpec { env: words(&["TERM=vt100"]), ..spec };
-        assert_eq!(environment(&spec, &Defaults::default(), "box")[2], Word::new("TERM=vt100").unwrap());
+        let spec = ProcessSpec {
+            env: words(&["TERM=vt100"]),
+            ..spec
+        };
+        assert_eq!(
+            environment(&spec, &Defaults::default(), "box")[2],
+            Word::new("TERM=vt100").unwrap()
+        );
     }
 }

@@ -12,9 +12,9 @@
 //! that is free tells of a container whose owner was killed, and its machine with it; it reads as exited with 137.
 
 use super::name::{Id, Name};
+use super::now;
 use super::spec::ContainerSpec;
 use super::state::{Change, State};
-use super::now;
 use super::word::Word;
 use crate::error::{EngineError, Kind, Result};
 use serde::{Deserialize, Serialize};
@@ -101,7 +101,10 @@ impl Records {
             None => self.thrown()?,
         };
         let folder = self.root.join(id.as_str());
-        DirBuilder::new().mode(0o700).create(&folder).map_err(EngineError::io(what()))?;
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&folder)
+            .map_err(EngineError::io(what()))?;
         let made = || -> io::Result<File> {
             let lock = File::create_new(folder.join("lock"))?;
             lock.lock()?;
@@ -112,7 +115,11 @@ impl Records {
             let _ = fs::remove_dir_all(&folder);
             EngineError::io(what())(e)
         })?;
-        let owned = Owned { record: make(id, name), folder, _lock: lock };
+        let owned = Owned {
+            record: make(id, name),
+            folder,
+            _lock: lock,
+        };
         if let Err(error) = owned.write(Durability::Later) {
             let _ = self.erase(&owned.record);
             return Err(error);
@@ -129,7 +136,12 @@ impl Records {
 
     /// The container of this name, id, or beginning of an id.
     pub(crate) fn find(&self, reference: &str) -> Result<Record> {
-        let none = || EngineError::new(Kind::NotFound, format!("no container `{}`", reference.escape_debug()));
+        let none = || {
+            EngineError::new(
+                Kind::NotFound,
+                format!("no container `{}`", reference.escape_debug()),
+            )
+        };
         if let Some(id) = reference.parse::<Name>().ok().and_then(|name| self.holder(&name))
             && let Some(record) = self.read(&id)
         {
@@ -138,11 +150,18 @@ impl Records {
         if reference.is_empty() {
             return Err(none());
         }
-        let ids: Vec<Id> = self.ids()?.into_iter().filter(|id| id.as_str().starts_with(reference)).collect();
+        let ids: Vec<Id> = self
+            .ids()?
+            .into_iter()
+            .filter(|id| id.as_str().starts_with(reference))
+            .collect();
         match &ids[..] {
             [id] => self.read(id).ok_or_else(none),
             [] => Err(none()),
-            _ => Err(EngineError::new(Kind::Conflict, format!("more than one container's id begins with {reference}"))),
+            _ => Err(EngineError::new(
+                Kind::Conflict,
+                format!("more than one container's id begins with {reference}"),
+            )),
         }
     }
 
@@ -219,16 +238,21 @@ impl Records {
 
     /// An error if the name is taken by a container that is to stay.
     fn free(&self, name: &Name) -> Result<()> {
-        let Some(id) = self.holder(name) else { return Ok(()) };
-        let stays = self.read(&id).is_some_and(|record| !(record.spec.remove && record.state.is_over()));
+        let Some(id) = self.holder(name) else {
+            return Ok(());
+        };
+        let stays = self
+            .read(&id)
+            .is_some_and(|record| !(record.spec.remove && record.state.is_over()));
         if !stays && self.is_free(&id) {
             let link = self.root.join("names").join(name.as_str());
             fs::remove_file(&link).map_err(EngineError::io(format!("cannot remove {}", link.display())))?;
             return self.erase_folder(&id);
         }
         let what = format!("the name `{name}` is taken by container {}", id.short());
-        Err(EngineError::new(Kind::Conflict, what)
-            .hint(format!("choose another name, or remove that container with `isopod rm {name}`")))
+        Err(EngineError::new(Kind::Conflict, what).hint(format!(
+            "choose another name, or remove that container with `isopod rm {name}`"
+        )))
     }
 
     fn thrown(&self) -> Result<Name> {
@@ -292,7 +316,12 @@ impl Records {
     fn guard(&self) -> Result<File> {
         let path = self.root.join("lock");
         let open = || -> io::Result<File> {
-            let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+            let file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(&path)?;
             file.lock()?;
             Ok(file)
         };
@@ -324,7 +353,12 @@ impl Owned {
     fn write(&self, durability: Durability) -> Result<()> {
         let written = || -> io::Result<()> {
             let (path, fresh) = (self.folder.join(RECORD), self.folder.join("container.json.new"));
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&fresh)?;
             file.write_all(&serde_json::to_vec(&self.record)?)?;
             if durability == Durability::Now {
                 file.sync_all()?;
@@ -335,7 +369,10 @@ impl Owned {
             }
             Ok(())
         };
-        written().map_err(EngineError::io(format!("cannot write {}", self.folder.join(RECORD).display())))
+        written().map_err(EngineError::io(format!(
+            "cannot write {}",
+            self.folder.join(RECORD).display()
+        )))
     }
 }
 

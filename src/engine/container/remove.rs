@@ -18,8 +18,10 @@ pub(crate) fn remove(records: &Records, reference: &str, force: bool) -> Result<
     }
     if !force {
         let what = format!("container {} is {}", record.name, record.state.name());
-        return Err(EngineError::new(Kind::Conflict, what)
-            .hint(format!("end it first, or end and remove it with `isopod rm -f {}`", record.name)));
+        return Err(EngineError::new(Kind::Conflict, what).hint(format!(
+            "end it first, or end and remove it with `isopod rm -f {}`",
+            record.name
+        )));
     }
     let gone = records.wait_for_owner(&record.id, TRIES, || {
         // The machine may not have been there yet when the record was read.
@@ -31,14 +33,18 @@ pub(crate) fn remove(records: &Records, reference: &str, force: bool) -> Result<
     if gone && (records.remove(&record.id)? || records.find(record.id.as_str()).is_err()) {
         return Ok(record);
     }
-    Err(EngineError::new(Kind::Io, format!("container {} does not end", record.name))
-        .hint("the process that runs it hangs; look for `isopod run` in `ps`"))
+    Err(
+        EngineError::new(Kind::Io, format!("container {} does not end", record.name))
+            .hint("the process that runs it hangs; look for `isopod run` in `ps`"),
+    )
 }
 
 /// Kills exactly that process.
 fn end(machine: MachineProcess) {
     let pid = i32::try_from(machine.pid).ok().and_then(Pid::from_raw);
-    let Some(Ok(fd)) = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) else { return };
+    let Some(Ok(fd)) = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) else {
+        return;
+    };
     // The descriptor holds on to whoever has the number now; is it the one that was meant?
     if MachineProcess::of(machine.pid) == Some(machine) {
         let _ = pidfd_send_signal(&fd, Signal::KILL);

@@ -21,7 +21,8 @@ fn run(program: &[Instruction], call: &Call) -> (u32, usize) {
         AT_ARCH => call.arch,
         at => {
             let argument = call.args[(at as usize - 16) / 8];
-            if at % 8 == 0 { argument as u32 } else { (argument >> 32) as u32 }
+            let half = if at % 8 == 0 { argument } else { argument >> 32 };
+            u32::try_from(half & 0xffff_ffff).unwrap()
         }
     };
     let (mut pc, mut a, mut steps) = (0, 0u32, 0);
@@ -61,13 +62,24 @@ fn interesting(profile: &Profile) -> Vec<u64> {
     let mut values = vec![0, 1, u64::MAX, 1 << 32, 1 << 63];
     for condition in profile.rules.iter().flat_map(|rule| &rule.when) {
         let v = match condition.compare {
-            Compare::Eq(v) | Compare::Ne(v) | Compare::Lt(v) | Compare::Le(v) | Compare::Gt(v) | Compare::Ge(v) => v,
+            Compare::Eq(v)
+            | Compare::Ne(v)
+            | Compare::Lt(v)
+            | Compare::Le(v)
+            | Compare::Gt(v)
+            | Compare::Ge(v) => v,
             Compare::Masked { mask, value } => {
                 values.push(mask);
                 value
             }
         };
-        values.extend([v, v.wrapping_sub(1), v.wrapping_add(1), v | 1 << 32, v.wrapping_add(1 << 32)]);
+        values.extend([
+            v,
+            v.wrapping_sub(1),
+            v.wrapping_add(1),
+            v | 1 << 32,
+            v.wrapping_add(1 << 32),
+        ]);
     }
     values.sort_unstable();
     values.dedup();
@@ -97,7 +109,11 @@ fn check(profile: &Profile) -> usize {
         };
         for args in arguments {
             let (answer, steps) = run(&program, &native(nr.into(), args));
-            assert_eq!(answer, profile.decide(nr, &args).code(), "call {nr} with {args:x?}");
+            assert_eq!(
+                answer,
+                profile.decide(nr, &args).code(),
+                "call {nr} with {args:x?}"
+            );
             if profile.of(nr).iter().all(|rule| rule.when.is_empty()) {
                 most = most.max(steps);
             }
@@ -126,7 +142,11 @@ fn the_default_decides_every_call_in_few_steps_and_is_short() {
 #[test]
 fn a_foreign_architecture_is_killed_and_x32_refused() {
     let program = program(&default_profile(Capabilities::ALL));
-    let i386 = Call { arch: 0x4000_0003, nr: 4, args: [0; 6] };
+    let i386 = Call {
+        arch: 0x4000_0003,
+        nr: 4,
+        args: [0; 6],
+    };
     assert_eq!(run(&program, &i386).0, Action::KillProcess.code());
     assert_eq!(run(&program, &native(X32 + 1, [0; 6])).0, Action::Errno(1).code());
 }
@@ -141,7 +161,11 @@ fn a_call_newer_than_the_table_is_answered_as_by_a_kernel_without_it() {
 fn vsock_is_refused_even_where_the_kernel_would_drop_upper_bits() {
     let profile = default_profile(Capabilities::ALL);
     for family in [40, 40 + (1 << 32), 38, 38 + (7 << 32)] {
-        assert_eq!(profile.decide(nr::socket, &[family, 1, 0, 0, 0, 0]), Action::Errno(1), "{family:#x}");
+        assert_eq!(
+            profile.decide(nr::socket, &[family, 1, 0, 0, 0, 0]),
+            Action::Errno(1),
+            "{family:#x}"
+        );
     }
     assert_eq!(profile.decide(nr::socket, &[2, 1, 0, 0, 0, 0]), Action::Allow);
 }
@@ -182,20 +206,36 @@ fn any_compare() -> impl Strategy<Value = Compare> {
         2 => Compare::Le(v),
         3 => Compare::Gt(v),
         4 => Compare::Ge(v),
-        5 => Compare::Masked { mask, value: v & mask },
-        6 => Compare::Masked { mask: u64::from(u32::MAX), value: v },
+        5 => Compare::Masked {
+            mask,
+            value: v & mask,
+        },
+        6 => Compare::Masked {
+            mask: u64::from(u32::MAX),
+            value: v,
+        },
         _ => Compare::Eq(v),
     })
 }
 
 fn any_action() -> impl Strategy<Value = Action> {
-    prop_oneof![Just(Action::Allow), (0u16..4096).prop_map(Action::Errno), Just(Action::KillProcess), Just(Action::Log)]
+    prop_oneof![
+        Just(Action::Allow),
+        (0u16..4096).prop_map(Action::Errno),
+        Just(Action::KillProcess),
+        Just(Action::Log)
+    ]
 }
 
 fn any_rule() -> impl Strategy<Value = Rule> {
     let condition = (0u8..6, any_compare()).prop_map(|(argument, compare)| Condition { argument, compare });
-    (0u16..468, prop::collection::vec(condition, 0..4), any_action())
-        .prop_map(|(syscall, when, action)| Rule { syscall, when, action })
+    (0u16..468, prop::collection::vec(condition, 0..4), any_action()).prop_map(|(syscall, when, action)| {
+        Rule {
+            syscall,
+            when,
+            action,
+        }
+    })
 }
 
 proptest! {
@@ -227,16 +267,28 @@ fn a_profile_file_means_what_dockers_would() {
     assert_eq!(profile.decide(nr::read, &none), Action::Allow);
     assert_eq!(profile.decide(nr::open, &none), Action::Errno(38));
     assert_eq!(profile.decide(nr::kill, &none), Action::KillProcess);
-    assert_eq!(profile.decide(nr::clone, &[131_072, 0, 0, 0, 0, 0]), Action::Errno(38));
+    assert_eq!(
+        profile.decide(nr::clone, &[131_072, 0, 0, 0, 0, 0]),
+        Action::Errno(38)
+    );
     assert_eq!(profile.decide(nr::mount, &none), Action::Errno(38));
     assert_eq!(profile.decide(nr::chroot, &none), Action::Allow);
     let admin = parse(PROFILE, Capabilities::ALL).unwrap();
-    assert_eq!((admin.decide(nr::mount, &none), admin.decide(nr::chroot, &none)), (Action::Allow, Action::Errno(38)));
+    assert_eq!(
+        (admin.decide(nr::mount, &none), admin.decide(nr::chroot, &none)),
+        (Action::Allow, Action::Errno(38))
+    );
 }
 
 #[test]
 fn a_profile_file_that_asks_for_what_is_not_there_is_refused_by_name() {
-    let notify = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_NOTIFY"}]}"#;
-    assert!(parse(notify, Capabilities::DEFAULT).unwrap_err().to_string().contains("SCMP_ACT_NOTIFY"));
+    let notify =
+        r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_NOTIFY"}]}"#;
+    assert!(
+        parse(notify, Capabilities::DEFAULT)
+            .unwrap_err()
+            .to_string()
+            .contains("SCMP_ACT_NOTIFY")
+    );
     assert!(parse("{", Capabilities::DEFAULT).is_err());
 }

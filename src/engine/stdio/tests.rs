@@ -71,13 +71,21 @@ impl FakeAgent {
     }
 
     fn hello(&mut self) {
-        self.say(AgentSays::Hello(message::Hello { version: VERSION, agent: "a".into(), kernel: "k".into() }));
+        self.say(AgentSays::Hello(message::Hello {
+            version: VERSION,
+            agent: "a".into(),
+            kernel: "k".into(),
+        }));
         assert!(matches!(self.hear(), Got::Says(HostSays::Start(_))));
         self.say(AgentSays::Started(Started::default()));
     }
 
     fn exited(&mut self, code: i32) {
-        self.say(AgentSays::Exited(Exited { code: Some(code), signal: None, out_of_memory: false }));
+        self.say(AgentSays::Exited(Exited {
+            code: Some(code),
+            signal: None,
+            out_of_memory: false,
+        }));
     }
 }
 
@@ -96,7 +104,10 @@ impl Stage {
     }
 }
 
-const LONG: Limits = Limits { start: Duration::from_secs(20), signal: Duration::from_secs(20) };
+const LONG: Limits = Limits {
+    start: Duration::from_secs(20),
+    signal: Duration::from_secs(20),
+};
 
 fn stage(limits: Limits, play: impl FnOnce(FakeAgent) + Send + 'static) -> Stage {
     let (ours, theirs) = UnixStream::pair().unwrap();
@@ -104,19 +115,44 @@ fn stage(limits: Limits, play: impl FnOnce(FakeAgent) + Send + 'static) -> Stage
     let ((in_read, in_write), (out_read, out_write), (err_read, err_write)) =
         (pipe().unwrap(), pipe().unwrap(), pipe().unwrap());
     let (machine, machine_end) = UnixStream::pair().unwrap();
-    thread::spawn(move || play(FakeAgent { stream: theirs, decoder: Decoder::default() }));
+    thread::spawn(move || {
+        play(FakeAgent {
+            stream: theirs,
+            decoder: Decoder::default(),
+        });
+    });
     let session = thread::spawn(move || {
         let signals = SignalFd::new(&[]).unwrap();
         let mut timings = Timings::start();
-        let streams = Streams { stdin: in_read.as_fd(), stdout: out_write.as_fd(), stderr: err_write.as_fd() };
-        let container = Container { stdin: true, ..Container::default() };
-        let parts = Parts { agent: ours.into(), streams, signals: &signals, container, limits, timings: &mut timings };
+        let streams = Streams {
+            stdin: in_read.as_fd(),
+            stdout: out_write.as_fd(),
+            stderr: err_write.as_fd(),
+        };
+        let container = Container {
+            stdin: true,
+            ..Container::default()
+        };
+        let parts = Parts {
+            agent: ours.into(),
+            streams,
+            signals: &signals,
+            container,
+            limits,
+            timings: &mut timings,
+        };
         let mut session = Session::new(parts, false);
         let ending = session.serve(&mut FakeMachine { events: machine_end }, &mut || {});
         session.flush();
         ending
     });
-    Stage { stdin: Some(in_write), stdout: Some(out_read), stderr: Some(err_read), machine, session }
+    Stage {
+        stdin: Some(in_write),
+        stdout: Some(out_read),
+        stderr: Some(err_read),
+        machine,
+        session,
+    }
 }
 
 fn read_all(pipe: Option<PipeReader>) -> Vec<u8> {
@@ -135,14 +171,23 @@ fn output_arrives_apart_and_whole_before_the_exit_is_told() {
         agent.hear();
     });
     let (out, err) = (stage.stdout.take(), stage.stderr.take());
-    assert_eq!(stage.ending(), Ending::Exited(ProcessEnd { code: 7, out_of_memory: false }));
-    assert_eq!((read_all(out), read_all(err)), (b"out\0\xff".to_vec(), b"err".to_vec()));
+    assert_eq!(
+        stage.ending(),
+        Ending::Exited(ProcessEnd {
+            code: 7,
+            out_of_memory: false
+        })
+    );
+    assert_eq!(
+        (read_all(out), read_all(err)),
+        (b"out\0\xff".to_vec(), b"err".to_vec())
+    );
 }
 
 #[test]
 fn more_than_all_buffers_goes_through_both_ways_unchanged() {
     const SIZE: usize = 3 * 1024 * 1024;
-    let data: Vec<u8> = (0..SIZE).map(|n| (n % 251) as u8).collect();
+    let data: Vec<u8> = (0..SIZE).map(|n| n.to_le_bytes()[0]).collect();
     // An echo that sends back what it gets, within the windows.
     let mut stage = stage(LONG, |mut agent| {
         agent.hello();
@@ -154,7 +199,7 @@ fn more_than_all_buffers_goes_through_both_ways_unchanged() {
                     waiting.extend(bytes);
                     if read >= INITIAL as usize / 2 {
                         let mut out = Vec::new();
-                        put_window(&mut out, StreamId::STDIN, read as u32);
+                        put_window(&mut out, StreamId::STDIN, u32::try_from(read).unwrap());
                         agent.stream.write_all(&out).unwrap();
                         read = 0;
                     }
@@ -180,24 +225,45 @@ fn more_than_all_buffers_goes_through_both_ways_unchanged() {
 
 #[test]
 fn a_silent_agent_meets_the_deadline() {
-    let limits = Limits { start: Duration::from_millis(100), ..LONG };
+    let limits = Limits {
+        start: Duration::from_millis(100),
+        ..LONG
+    };
     let stage = stage(limits, |mut agent| {
         agent.hear();
     });
     let started = Instant::now();
-    assert_eq!(stage.ending(), Ending::Silent { waiting: Waiting::Hello, limit: limits.start });
+    assert_eq!(
+        stage.ending(),
+        Ending::Silent {
+            waiting: Waiting::Hello,
+            limit: limits.start
+        }
+    );
     assert!(started.elapsed() < Duration::from_secs(5));
 }
 
 #[test]
 fn an_agent_that_says_hello_and_no_more_meets_it_too() {
-    let limits = Limits { start: Duration::from_millis(100), ..LONG };
+    let limits = Limits {
+        start: Duration::from_millis(100),
+        ..LONG
+    };
     let stage = stage(limits, |mut agent| {
-        agent.say(AgentSays::Hello(message::Hello { version: VERSION, ..message::Hello::default() }));
+        agent.say(AgentSays::Hello(message::Hello {
+            version: VERSION,
+            ..message::Hello::default()
+        }));
         agent.hear();
         agent.hear();
     });
-    assert_eq!(stage.ending(), Ending::Silent { waiting: Waiting::Started, limit: limits.start });
+    assert_eq!(
+        stage.ending(),
+        Ending::Silent {
+            waiting: Waiting::Started,
+            limit: limits.start
+        }
+    );
 }
 
 #[test]
@@ -206,7 +272,10 @@ fn a_length_no_frame_has_ends_the_session() {
         agent.stream.write_all(&[0xff; 64]).unwrap();
         agent.hear();
     });
-    assert!(matches!(stage.ending(), Ending::Misbehaved(Misbehaviour::Frame(_))));
+    assert!(matches!(
+        stage.ending(),
+        Ending::Misbehaved(Misbehaviour::Frame(_))
+    ));
 }
 
 #[test]
@@ -218,7 +287,10 @@ fn an_agent_that_ignores_the_window_ends_the_session() {
         agent.hear();
     });
     let out = stage.stdout.take();
-    assert!(matches!(stage.ending_without_flush(out), Ending::Misbehaved(Misbehaviour::Window(_))));
+    assert!(matches!(
+        stage.ending_without_flush(out),
+        Ending::Misbehaved(Misbehaviour::Window(_))
+    ));
 }
 
 impl Stage {
@@ -253,7 +325,13 @@ fn a_machine_that_ends_tells_why_after_what_the_agent_still_said() {
     let out = stage.stdout.as_mut().unwrap();
     out.read_exact(&mut seen).unwrap();
     stage.machine.write_all(b"x").unwrap();
-    assert_eq!(stage.ending(), Ending::Machine { end: End::Panicked, phase: Phase::Up });
+    assert_eq!(
+        stage.ending(),
+        Ending::Machine {
+            end: End::Panicked,
+            phase: Phase::Up
+        }
+    );
     assert_eq!(&seen, b"last");
 }
 
@@ -268,7 +346,10 @@ fn a_reader_who_goes_away_is_told_to_the_agent_and_no_more_is_kept() {
         agent.hear();
     });
     drop(stage.stdout.take());
-    assert!(matches!(stage.ending(), Ending::Exited(ProcessEnd { code: 141, .. })));
+    assert!(matches!(
+        stage.ending(),
+        Ending::Exited(ProcessEnd { code: 141, .. })
+    ));
 }
 
 #[test]

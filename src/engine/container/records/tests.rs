@@ -3,6 +3,8 @@ use super::*;
 use crate::container::spec::{MachineSpec, ProcessSpec, RootSpec, SecuritySpec};
 use crate::container::state::Exit;
 use std::collections::BTreeMap;
+use std::process;
+use std::slice;
 use std::sync::Barrier;
 use std::thread;
 
@@ -52,7 +54,11 @@ fn a_container_is_found_by_name_by_id_and_by_its_beginning() {
         assert_eq!(records.find(reference).unwrap().id, id, "{reference}");
     }
     for reference in ["", "we", "../web", "web/", "*"] {
-        assert_eq!(records.find(reference).unwrap_err().kind(), Kind::NotFound, "{reference}");
+        assert_eq!(
+            records.find(reference).unwrap_err().kind(),
+            Kind::NotFound,
+            "{reference}"
+        );
     }
 }
 
@@ -60,7 +66,7 @@ fn a_container_is_found_by_name_by_id_and_by_its_beginning() {
 fn a_record_survives_being_written_and_read() {
     let (_folder, records) = fresh();
     let owned = running(&records, "web", false);
-    assert_eq!(records.list().unwrap(), std::slice::from_ref(&owned.record));
+    assert_eq!(records.list().unwrap(), slice::from_ref(&owned.record));
 }
 
 #[test]
@@ -103,7 +109,9 @@ fn names_nobody_chose_do_not_clash() {
 fn a_running_container_whose_owner_is_killed_reads_as_exited_137() {
     let (_folder, records) = fresh();
     kill(running(&records, "web", false));
-    let State::Exited(exit) = records.find("web").unwrap().state else { panic!("it is over") };
+    let State::Exited(exit) = records.find("web").unwrap().state else {
+        panic!("it is over")
+    };
     assert_eq!((exit.code, exit.reason.as_deref()), (137, Some("killed")));
     assert!(records.find("web").unwrap().machine.is_none());
 }
@@ -124,7 +132,12 @@ fn what_a_killed_run_with_rm_left_is_swept_with_its_name() {
     let stays = running(&records, "stays", true);
     kill(running(&records, "kept", false));
     records.sweep().unwrap();
-    let names: Vec<String> = records.list().unwrap().iter().map(|r| r.name.to_string()).collect();
+    let names: Vec<String> = records
+        .list()
+        .unwrap()
+        .iter()
+        .map(|r| r.name.to_string())
+        .collect();
     assert_eq!(names.len(), 2, "{names:?}");
     assert!(create(&records, Some("gone"), true).is_ok());
     drop(stays);
@@ -188,8 +201,8 @@ fn removal_leaves_nothing() {
 
 #[test]
 fn a_process_is_known_by_its_start_too() {
-    let me = MachineProcess::of(std::process::id()).unwrap();
+    let me = MachineProcess::of(process::id()).unwrap();
     assert!(me.started > 0);
-    assert_eq!(MachineProcess::of(std::process::id()), Some(me));
+    assert_eq!(MachineProcess::of(process::id()), Some(me));
     assert_eq!(MachineProcess::of(0), None);
 }

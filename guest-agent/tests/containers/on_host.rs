@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The agent without a machine: serves the host at descriptor 0, with a folder for an image.
 //!
-//! `unshare --mount --net --pid --fork --kill-child on_host IMAGE SCRATCH`: everything it mounts and starts is in these
+//! `unshare --mount --net --pid --fork --kill-child agent-on-host IMAGE SCRATCH`: everything it mounts and starts is in these
 //! namespaces and goes with them. It is what the tests run containers with.
 #![expect(unsafe_code, reason = "the promise that there is one thread")]
 

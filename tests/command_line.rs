@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Help, versions, lists, completions: what needs no machine.
+
+use crate::support::Host;
+
+#[test]
+fn every_verb_has_help_and_the_program_a_version() {
+    let host = Host::new();
+    for verb in ["run", "load", "images", "ps", "rm", "doctor", "completion"] {
+        let help = host.isopod(&[verb, "--help"]).expect(0);
+        assert!(help.text().contains("Usage: isopod"), "{verb}: {}", help.text());
+    }
+    assert!(host.isopod(&["--version"]).expect(0).text().starts_with("isopod "));
+}
+
+#[test]
+fn completions_are_there_for_three_shells() {
+    let host = Host::new();
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(host.isopod(&["completion", shell]).expect(0).text().contains("isopod"), "{shell}");
+    }
+}
+
+#[test]
+fn the_doctor_finds_this_host_fit_and_says_what_kind_of_kvm_it_has() {
+    let report = Host::new().isopod(&["doctor"]).expect(0);
+    assert!(report.text().contains("kvm kind"), "{}", report.text());
+    assert!(report.text().contains("guest kernel"), "{}", report.text());
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    use std::process::Stdio;
+    let host = Host::new();
+    let mut child = host.command(&["run", "--help"]).stdout(Stdio::piped()).spawn().expect("the binary starts");
+    drop(child.stdout.take());
+    let stderr = std::io::read_to_string(child.stderr.take().expect("piped")).expect("text");
+    child.wait().expect("our child");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+}

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Signals to `isopod run` reach the process.
+
+use crate::support::{Host, finish};
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader};
+
+/// Starts a container that says `ready`, sends it `signal`, and gives what it says and how it ends.
+fn signalled(signal: Signal) -> (String, Option<i32>) {
+    let host = Host::new();
+    let script = "trap 'echo got TERM; exit 3' TERM; trap 'echo got INT; exit 4' INT; \
+                  echo ready; while :; do sleep 1; done";
+    let mut child = host
+        .command(&["run", "--rm", "--entrypoint", "", "demo", "sh", "-c", script])
+        .spawn()
+        .expect("the binary starts");
+    let mut out = BufReader::new(child.stdout.take().expect("piped"));
+    let mut line = String::new();
+    out.read_line(&mut line).expect("a line");
+    assert_eq!(line, "ready\n");
+    kill_process(Pid::from_child(&child), signal).expect("sent");
+    line.clear();
+    out.read_line(&mut line).expect("a line");
+    child.stdout = Some(out.into_inner());
+    let run = finish(child, Vec::new());
+    host.assert_clean();
+    (line, run.code)
+}
+
+#[test]
+fn sigterm_reaches_the_process() {
+    assert_eq!(signalled(Signal::TERM), ("got TERM\n".to_owned(), Some(3)));
+}
+
+#[test]
+fn sigint_reaches_the_process() {
+    assert_eq!(signalled(Signal::INT), ("got INT\n".to_owned(), Some(4)));
+}

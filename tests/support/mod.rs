@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the tests stand on: a host of their own, runs with a deadline, and the proof that nothing is left.
+
+pub mod pty;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// No run of a test takes this long unless something hangs.
+pub const DEADLINE: Duration = Duration::from_secs(300);
+
+/// A data root and a run root of the test's own.
+#[derive(Debug)]
+pub struct Host {
+    root: TempDir,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Run {
+    pub code: Option<i32>,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+}
+
+impl Run {
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.stdout).expect("text was expected")
+    }
+
+    /// Ends the test unless the run ended with `code`.
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "stdout: {}\nstderr: {}", String::from_utf8_lossy(&self.stdout), self.stderr);
+        self
+    }
+}
+
+impl Host {
+    pub fn new() -> Self {
+        Self { root: TempDir::with_prefix("isopod-test-").expect("a folder of our own") }
+    }
+
+    pub fn data_root(&self) -> PathBuf {
+        self.root.path().join("data")
+    }
+
+    /// A place for the test's own files.
+    pub fn scratch(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_isopod"));
+        command
+            .args(args)
+            .env("ISOPOD_DATA_ROOT", self.data_root())
+            .env("ISOPOD_RUN_ROOT", self.root.path().join("run"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    pub fn isopod(&self, args: &[&str]) -> Run {
+        finish(self.command(args).spawn().expect("the binary starts"), Vec::new())
+    }
+
+    /// `isopod run --rm …`, with `input` as its standard input if there is any (then with `-i`).
+    pub fn run(&self, args: &[&str], input: Vec<u8>) -> Run {
+        let mut all = vec!["run", "--rm"];
+        let mut command = if input.is_empty() {
+            all.extend(args);
+            self.command(&all)
+        } else {
+            all.push("-i");
+            all.extend(args);
+            let mut command = self.command(&all);
+            command.stdin(Stdio::piped());
+            command
+        };
+        finish(command.spawn().expect("the binary starts"), input)
+    }
+
+    /// A shell script in the demo image, as root.
+    pub fn sh(&self, flags: &[&str], script: &str) -> Run {
+        let args = [&["--entrypoint", "", "-u", "0"], flags, &["demo", "sh", "-c", script]].concat();
+        self.run(&args, Vec::new())
+    }
+
+    /// Nothing of this host's runs any more, no container is recorded, no temporary file is there.
+    #[track_caller]
+    pub fn assert_clean(&self) {
+        let within = Instant::now() + Duration::from_secs(1);
+        while !self.processes().is_empty() && Instant::now() < within {
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(self.processes(), Vec::<String>::new(), "processes are left");
+        assert_eq!(self.isopod(&["ps", "-a", "-q"]).expect(0).text(), "", "a container is left");
+        let left: Vec<_> = files(&self.data_root().join("image/tmp"));
+        assert_eq!(left, Vec::<PathBuf>::new(), "temporary files are left");
+    }
+
+    /// Processes that were started for this host: those of its data root, and machines (which have no environment of
+    /// their own, but hold its files open).
+    pub fn processes(&self) -> Vec<String> {
+        let root = self.root.path().to_string_lossy().into_owned();
+        let own = std::process::id().to_string();
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc").expect("/proc is there").flatten() {
+            let pid = entry.file_name().to_string_lossy().into_owned();
+            if pid == own || !pid.bytes().all(|b| b.is_ascii_digit()) {
+                continue;
+            }
+            let has = |file: &str| {
+                fs::read(entry.path().join(file))
+                    .is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(&root))
+            };
+            let holds = || {
+                files(&entry.path().join("fd"))
+                    .iter()
+                    .any(|fd| fs::read_link(fd).is_ok_and(|to| to.to_string_lossy().starts_with(&root)))
+            };
+            if has("environ") || has("cmdline") || holds() {
+                let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+                found.push(format!("{pid} {}", name.trim()));
+            }
+        }
+        found
+    }
+
+    /// The pid of the one machine that runs on this host, once there is one.
+    pub fn machine_pid(&self) -> u32 {
+        let within = Instant::now() + Duration::from_secs(30);
+        while Instant::now() < within {
+            let found = self.processes();
+            if let Some(line) = found.iter().find(|line| line.ends_with("isopod-vmm")) {
+                return line.split(' ').next().and_then(|pid| pid.parse().ok()).expect("a pid");
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        panic!("no machine came up");
+    }
+}
+
+/// Everything directly in a folder; nothing if it is not there.
+pub fn files(folder: &Path) -> Vec<PathBuf> {
+    fs::read_dir(folder).map(|entries| entries.flatten().map(|e| e.path()).collect()).unwrap_or_default()
+}
+
+/// Feeds `input`, takes both outputs, and waits; kills what does not end by the deadline.
+#[track_caller]
+pub fn finish(mut child: Child, input: Vec<u8>) -> Run {
+    if let Some(mut stdin) = child.stdin.take() {
+        // A reader that goes away early is the test's to notice by other means.
+        thread::spawn(move || drop(stdin.write_all(&input)));
+    }
+    let (out, err) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+    let (out, err) = (collect(out), collect(err));
+    let code = wait(&mut child, DEADLINE);
+    let stdout = out.recv().expect("the reader lives");
+    let stderr = String::from_utf8_lossy(&err.recv().expect("the reader lives")).into_owned();
+    assert!(code.is_some(), "no end within {DEADLINE:?}; stderr: {stderr}");
+    Run { code: code.flatten(), stdout, stderr }
+}
+
+/// The exit code by the deadline (`Some(None)`: a signal); after it the child is killed.
+pub fn wait(child: &mut Child, deadline: Duration) -> Option<Option<i32>> {
+    let within = Instant::now() + deadline;
+    loop {
+        if let Some(status) = child.try_wait().expect("our child") {
+            return Some(status.code());
+        }
+        if Instant::now() > within {
+            let _ = child.kill();
+            let _ = child.wait();
+            return None;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn collect(mut from: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
+    let (to, result) = mpsc::channel();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = from.read_to_end(&mut bytes);
+        let _ = to.send(bytes);
+    });
+    result
+}
