@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The host's KVM: opened for each machine, looked into once a boot.
+//! The host's KVM: opened for each machine, looked into once.
 
 use crate::error::{EngineError, Kind, Result};
 use isopod_vmm::config::Assist;
 use isopod_vmm::host::{self, DEVICE, HostKvm, ProbeError};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, File};
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::process;
 
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// More than what is remembered takes.
+const REMEMBERED: usize = 1024;
 
 #[derive(Debug)]
 pub(crate) struct Kvm {
@@ -19,19 +20,30 @@ pub(crate) struct Kvm {
     pub(crate) host: HostKvm,
 }
 
-/// What was found, and in which boot.
+/// What was found, and behind which device node.
 #[derive(Serialize, Deserialize)]
 struct Found {
-    boot: String,
+    node: Node,
     host: HostKvm,
 }
 
-/// Opens KVM; what is behind it is remembered under the run root, for as long as this boot lasts.
+/// A device node: another boot or another module makes another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Node {
+    inode: u64,
+    changed: (i64, i64),
+}
+
+/// Opens KVM; what is behind it is remembered under the run root for as long as the device is the same.
 pub(crate) fn open(run_root: &Path) -> Result<Kvm> {
     let file = host::open().map_err(unusable)?;
-    let boot = fs::read_to_string(BOOT_ID).unwrap_or_default();
+    let at = file.metadata().map_err(|e| unusable(ProbeError::Open(e)))?;
+    let node = Node {
+        inode: at.ino(),
+        changed: (at.ctime(), at.ctime_nsec()),
+    };
     let path = run_root.join("kvm.json");
-    if let Some(host) = remembered(&path, &boot) {
+    if let Some(host) = remembered(&path, &node) {
         return Ok(Kvm { file, host });
     }
     let host = host::probe(&file).map_err(unusable)?;
@@ -40,16 +52,18 @@ pub(crate) fn open(run_root: &Path) -> Result<Kvm> {
         run_root,
         &path,
         &Found {
-            boot,
+            node,
             host: host.clone(),
         },
     );
     Ok(Kvm { file, host })
 }
 
-fn remembered(path: &Path, boot: &str) -> Option<HostKvm> {
-    let found: Found = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-    (!boot.is_empty() && found.boot == boot).then_some(found.host)
+fn remembered(path: &Path, node: &Node) -> Option<HostKvm> {
+    let mut buf = [0; REMEMBERED];
+    let n = File::open(path).ok()?.read(&mut buf).ok()?;
+    let found: Found = serde_json::from_slice(&buf[..n]).ok()?;
+    (found.node == *node).then_some(found.host)
 }
 
 fn remember(run_root: &Path, path: &Path, found: &Found) -> io::Result<()> {
@@ -91,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_found_in_another_boot_is_not_believed() {
+    fn what_was_found_behind_another_node_is_not_believed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kvm.json");
         let host = HostKvm {
@@ -99,19 +113,23 @@ mod tests {
             max_vcpus: 4,
             assist: Assist::None,
         };
+        let node = |inode| Node {
+            inode,
+            changed: (1, 2),
+        };
         remember(
             folder.path(),
             &path,
             &Found {
-                boot: "a".into(),
+                node: node(7),
                 host: host.clone(),
             },
         )
         .unwrap();
-        assert_eq!(remembered(&path, "a"), Some(host));
-        assert_eq!(remembered(&path, "b"), None);
+        assert_eq!(remembered(&path, &node(7)), Some(host));
+        assert_eq!(remembered(&path, &node(8)), None);
         fs::write(&path, "{").unwrap();
-        assert_eq!(remembered(&path, "a"), None);
+        assert_eq!(remembered(&path, &node(7)), None);
     }
 
     #[test]

@@ -48,9 +48,7 @@ use images::Images;
 use rustix::process::geteuid;
 use spec::ContainerSpec;
 use std::env;
-use std::fs::DirBuilder;
 use std::io::Read;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// Where an engine keeps what it knows.
@@ -97,17 +95,9 @@ pub struct Engine {
 
 impl Engine {
     pub fn open(options: Options) -> Result<Self> {
-        if !options.data_root.is_dir() {
-            let made = DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&options.data_root);
-            let hint = "--data-root or $ISOPOD_DATA_ROOT names another folder";
-            let what = format!("cannot make the data root {}", options.data_root.display());
-            made.map_err(|e| EngineError::io(what)(e).hint(hint))?;
-        }
-        let images = Images::open(&options.data_root)?;
+        // The records first: they make the data root for its user alone.
         let records = Records::open(&options.data_root)?;
+        let images = Images::open(&options.data_root)?;
         Ok(Self {
             options,
             images,

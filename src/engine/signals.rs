@@ -7,7 +7,8 @@ use std::io;
 
 const TAKEN: [i32; 7] = [SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGTERM, SIGWINCH];
 
-/// From now on these signals are read, not obeyed.
+/// From now on these signals are read, not obeyed. The machine's process inherits that: it is in our terminal's
+/// foreground group, and a Ctrl-C there is for the container to take, not for its machine to die of.
 pub(crate) fn take() -> io::Result<SignalFd> {
     SignalFd::new(&TAKEN)
 }

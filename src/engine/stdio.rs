@@ -9,29 +9,35 @@
 //!
 //! Nothing here waits for the guest without a deadline, and nothing of the guest's is held beyond its window.
 
-use crate::agent::{Conversation, Heard, INPUT_PIECE, Misbehaviour, Output, Phase, ProcessEnd};
+mod pass;
+mod wait;
+
+use crate::agent::{Conversation, Heard, Misbehaviour, Output, Phase, ProcessEnd};
 use crate::container::name::random;
 use crate::signals::{self, SignalFd};
-use crate::sink::{Sink, Wrote};
+use crate::sink::Sink;
 use crate::terminal::{self, Raw, Streams};
 use crate::timings::{Mark, Timings};
-use isopod_protocol::frame::{put_data, put_eof, put_from_host, put_window};
+use isopod_protocol::frame::put_from_host;
 use isopod_protocol::message::{Container, FailedKind, WindowSize};
-use isopod_protocol::{Decoder, FromHost, StreamId};
+use isopod_protocol::{Decoder, FromHost};
 use isopod_vmm::{Counters, End, Event, Machine};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, read, retry_on_intr};
-use rustix::net::{SendFlags, send};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::{RecvFlags, recv};
 use std::collections::VecDeque;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use wait::{Ready, Who};
 
 /// How long a machine whose agent has hung up has to say why.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// More signals than this are not taken while none is answered.
 const MAX_UNANSWERED: usize = 32;
 const ENTROPY: usize = 32;
+/// Most reads of the agent's stream at a time; more than its windows hold.
+const PIECES: usize = 16;
 
 /// How long the guest may take to answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,7 +132,7 @@ pub(crate) struct Session<'a> {
 /// What a session is made of, besides what it makes itself.
 #[derive(Debug)]
 pub(crate) struct Parts<'a> {
-    /// Our end of the agent's stream; non-blocking.
+    /// Our end of the agent's stream.
     pub(crate) agent: OwnedFd,
     pub(crate) streams: Streams<'a>,
     pub(crate) signals: &'a SignalFd,
@@ -221,58 +227,6 @@ impl<'a> Session<'a> {
     /// The machine is gone.
     pub(crate) fn torn_down(&mut self) {
         self.timings.mark(Mark::TornDown);
-    }
-
-    fn fd_of(&self, sink: usize) -> BorrowedFd<'a> {
-        if sink == 0 {
-            self.streams.stdout
-        } else {
-            self.streams.stderr
-        }
-    }
-
-    fn wait(&self, machine: &dyn Watched) -> Ready {
-        let mut fds = Vec::with_capacity(6);
-        let mut who = Vec::with_capacity(6);
-        let mut add = |fd: BorrowedFd<'a>, flags, name| {
-            fds.push(PollFd::from_borrowed_fd(fd, flags));
-            who.push(name);
-        };
-        for (n, output) in [Who::Stdout, Who::Stderr].into_iter().enumerate() {
-            if !self.sinks[n].is_empty() {
-                add(self.fd_of(n), PollFlags::OUT, output);
-            }
-        }
-        if self.input == Input::Open && self.conversation.input_room() > 0 {
-            add(self.streams.stdin, PollFlags::IN, Who::Stdin);
-        }
-        if self.conversation.unanswered() < MAX_UNANSWERED {
-            add(self.signals.as_fd(), PollFlags::IN, Who::Signals);
-        }
-        let mut fds: Vec<PollFd<'_>> = fds;
-        fds.push(PollFd::from_borrowed_fd(machine.fd(), PollFlags::IN));
-        who.push(Who::Machine);
-        if self.hung_up.is_none() {
-            let out = if self.sent < self.to_agent.len() {
-                PollFlags::OUT
-            } else {
-                PollFlags::empty()
-            };
-            fds.push(PollFd::new(&self.agent, PollFlags::IN | out));
-            who.push(Who::Agent);
-        }
-        let timeout = self
-            .deadline()
-            .map(|(at, ..)| timespec(at.saturating_duration_since(Instant::now())));
-        // Interrupted or failed, there is nothing to do but look again; the deadline is looked at in any case.
-        let _ = poll(&mut fds, timeout.as_ref());
-        Ready(
-            who.into_iter()
-                .zip(&fds)
-                .filter(|(_, fd)| !fd.revents().is_empty())
-                .map(|(who, _)| who)
-                .collect(),
-        )
     }
 
     fn step(&mut self, ready: Ready, machine: &mut dyn Watched) -> Option<Ending> {
@@ -374,15 +328,15 @@ impl<'a> Session<'a> {
         None
     }
 
-    /// Reads all there is, and answers it.
+    /// Reads what there is and answers it, but not for ever: an agent that never pauses must not keep others waiting.
     fn hear_agent(&mut self) -> Option<Ending> {
-        loop {
-            match retry_on_intr(|| read(&self.agent, self.decoder.space())) {
-                Ok(0) | Err(Errno::CONNRESET) => {
+        for _ in 0..PIECES {
+            match retry_on_intr(|| recv(&self.agent, self.decoder.space(), RecvFlags::DONTWAIT)) {
+                Ok((_, 0)) | Err(Errno::CONNRESET) => {
                     self.hung_up.get_or_insert_with(Instant::now);
                     return None;
                 }
-                Ok(n) => self.decoder.advance(n),
+                Ok((_, n)) => self.decoder.advance(n),
                 Err(_) => return None,
             }
             let mut decoder = mem::take(&mut self.decoder);
@@ -394,6 +348,7 @@ impl<'a> Session<'a> {
                 Err(misbehaviour) => return Some(Ending::Misbehaved(misbehaviour)),
             }
         }
+        None
     }
 
     fn frames(&mut self, decoder: &mut Decoder) -> Result<Option<Ending>, Misbehaviour> {
@@ -454,106 +409,6 @@ impl<'a> Session<'a> {
         }
         // It may have changed while the guest booted.
         self.resize();
-    }
-
-    fn take_output(&mut self, output: Output, bytes: &[u8]) {
-        self.timings.mark(Mark::FirstByte);
-        if !self.sink(output).push(bytes) {
-            self.consumed(output, bytes.len());
-        }
-    }
-
-    fn write_output(&mut self, output: Output) {
-        match self.sink(output).write() {
-            Wrote::Bytes(n) => self.consumed(output, n),
-            Wrote::Broken(dropped) => {
-                self.consumed(output, dropped);
-                put_eof(&mut self.to_agent, output.id());
-            }
-        }
-    }
-
-    fn consumed(&mut self, output: Output, n: usize) {
-        if let Some(more) = self.conversation.output_consumed(output, n) {
-            put_window(&mut self.to_agent, output.id(), more);
-        }
-    }
-
-    fn sink(&mut self, output: Output) -> &mut Sink<'a> {
-        let [stdout, stderr] = &mut self.sinks;
-        match output {
-            Output::Stdout => stdout,
-            Output::Stderr => stderr,
-        }
-    }
-
-    fn read_input(&mut self) {
-        let mut buf = [0; INPUT_PIECE];
-        let room = self.conversation.input_room().min(buf.len());
-        match retry_on_intr(|| read(self.streams.stdin, &mut buf[..room])) {
-            Ok(n) if n > 0 => {
-                put_data(&mut self.to_agent, StreamId::STDIN, &buf[..n]);
-                self.conversation.input_sent(n);
-            }
-            Err(Errno::AGAIN) => {}
-            _ => {
-                put_eof(&mut self.to_agent, StreamId::STDIN);
-                self.input = Input::Closed;
-            }
-        }
-    }
-
-    /// Sends what there is to send, as far as the agent takes it.
-    fn talk(&mut self) {
-        while self.sent < self.to_agent.len() {
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            match retry_on_intr(|| send(&self.agent, &self.to_agent[self.sent..], flags)) {
-                Ok(n) => self.sent += n,
-                Err(Errno::AGAIN) => return,
-                // It has hung up; reading tells.
-                Err(_) => break,
-            }
-        }
-        self.to_agent.clear();
-        self.sent = 0;
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Who {
-    Stdin,
-    Stdout,
-    Stderr,
-    Signals,
-    Machine,
-    Agent,
-}
-
-impl Who {
-    fn of(output: Output) -> Self {
-        match output {
-            Output::Stdout => Self::Stdout,
-            Output::Stderr => Self::Stderr,
-        }
-    }
-}
-
-struct Ready(Vec<Who>);
-
-impl Ready {
-    fn has(&self, who: Who) -> bool {
-        self.0.contains(&who)
-    }
-}
-
-/// Rounded up to whole milliseconds, so that waiting does not end before the deadline.
-fn timespec(duration: Duration) -> Timespec {
-    let ms = u64::try_from(duration.as_millis())
-        .unwrap_or(u64::MAX)
-        .saturating_add(1);
-    Timespec {
-        tv_sec: i64::try_from(ms / 1000).unwrap_or(i64::MAX),
-        tv_nsec: i64::try_from(ms % 1000 * 1_000_000).unwrap_or(0),
     }
 }
 

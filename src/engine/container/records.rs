@@ -86,7 +86,10 @@ impl Records {
         let names = root.join("names");
         if !names.is_dir() {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(&names);
-            made.map_err(EngineError::io(format!("cannot make {}", names.display())))?;
+            made.map_err(|e| {
+                EngineError::io(format!("cannot make {}", names.display()))(e)
+                    .hint("--data-root or $ISOPOD_DATA_ROOT names another folder")
+            })?;
         }
         Ok(Self { root })
     }

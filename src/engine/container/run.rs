@@ -212,7 +212,6 @@ fn check_length(container: &Container) -> Result<()> {
 fn start(prepared: Prepared, spec: &ContainerSpec) -> Result<(Machine, OwnedFd)> {
     let failed = "cannot start the machine";
     let (ours, theirs) = UnixStream::pair().map_err(EngineError::io(failed))?;
-    ours.set_nonblocking(true).map_err(EngineError::io(failed))?;
     let layers = |n: usize| u16::try_from(n).map_err(EngineError::io("the image has too many layers"));
     let config = MachineConfig {
         vcpus: spec.machine.vcpus.count(),

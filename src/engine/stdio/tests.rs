@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A session against an agent played by the test, with pipes for the user's streams.
 use super::*;
-use isopod_protocol::frame::{Frame, put_from_agent};
+use isopod_protocol::frame::{Frame, data_header, put_data, put_from_agent, put_window};
 use isopod_protocol::message::{AgentSays, Exited, FromAgent, HostSays, Started};
 use isopod_protocol::window::INITIAL;
-use isopod_protocol::{VERSION, message};
+use isopod_protocol::{StreamId, VERSION, message};
 use prost::Message;
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::unix::net::UnixStream;
@@ -111,7 +111,6 @@ const LONG: Limits = Limits {
 
 fn stage(limits: Limits, play: impl FnOnce(FakeAgent) + Send + 'static) -> Stage {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    ours.set_nonblocking(true).unwrap();
     let ((in_read, in_write), (out_read, out_write), (err_read, err_write)) =
         (pipe().unwrap(), pipe().unwrap(), pipe().unwrap());
     let (machine, machine_end) = UnixStream::pair().unwrap();
@@ -366,4 +365,49 @@ fn the_end_of_stdin_is_passed_on() {
     thread::sleep(Duration::from_millis(50));
     drop(stdin);
     assert!(matches!(stage.ending(), Ending::Exited(_)));
+}
+
+#[test]
+fn an_agent_that_never_pauses_does_not_outrun_its_deadline() {
+    let limits = Limits {
+        start: Duration::from_millis(200),
+        ..LONG
+    };
+    let stage = stage(limits, |mut agent| {
+        agent.say(AgentSays::Hello(message::Hello {
+            version: VERSION,
+            ..message::Hello::default()
+        }));
+        assert!(matches!(agent.hear(), Got::Says(HostSays::Start(_))));
+        // As long as it lasts: pieces of a message that is never whole do not count as an answer.
+        let mut header = vec![0xff, 0xff, 0x0f, 0, 0, 0, 0, 0];
+        header.resize(1024 * 1024, 0);
+        let _ = agent.stream.write_all(&header);
+        agent.hear();
+    });
+    assert_eq!(
+        stage.ending(),
+        Ending::Silent {
+            waiting: Waiting::Started,
+            limit: limits.start
+        }
+    );
+}
+
+#[test]
+fn an_agent_that_floods_us_with_empty_frames_leaves_room_for_others() {
+    let mut stage = stage(LONG, |mut agent| {
+        agent.hello();
+        let empty = data_header(StreamId::STDOUT, 0).repeat(8192);
+        while agent.stream.write_all(&empty).is_ok() {}
+    });
+    thread::sleep(Duration::from_millis(300));
+    stage.machine.write_all(b"x").unwrap();
+    assert_eq!(
+        stage.ending(),
+        Ending::Machine {
+            end: End::Panicked,
+            phase: Phase::Up
+        }
+    );
 }

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Waiting for whoever has something for the loop, until the next deadline.
+
+use super::{Input, MAX_UNANSWERED, Session, Watched};
+use crate::agent::Output;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Who {
+    Stdin,
+    Stdout,
+    Stderr,
+    Signals,
+    Machine,
+    Agent,
+}
+
+impl Who {
+    pub(super) fn of(output: Output) -> Self {
+        match output {
+            Output::Stdout => Self::Stdout,
+            Output::Stderr => Self::Stderr,
+        }
+    }
+}
+
+pub(super) struct Ready(Vec<Who>);
+
+impl Ready {
+    pub(super) fn has(&self, who: Who) -> bool {
+        self.0.contains(&who)
+    }
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn wait(&self, machine: &dyn Watched) -> Ready {
+        let mut fds = Vec::with_capacity(6);
+        let mut who = Vec::with_capacity(6);
+        let mut add = |fd: BorrowedFd<'a>, flags, name| {
+            fds.push(PollFd::from_borrowed_fd(fd, flags));
+            who.push(name);
+        };
+        for (n, output) in [Who::Stdout, Who::Stderr].into_iter().enumerate() {
+            if !self.sinks[n].is_empty() {
+                add(self.fd_of(n), PollFlags::OUT, output);
+            }
+        }
+        if self.input == Input::Open && self.conversation.input_room() > 0 {
+            add(self.streams.stdin, PollFlags::IN, Who::Stdin);
+        }
+        if self.conversation.unanswered() < MAX_UNANSWERED {
+            add(self.signals.as_fd(), PollFlags::IN, Who::Signals);
+        }
+        let mut fds: Vec<PollFd<'_>> = fds;
+        fds.push(PollFd::from_borrowed_fd(machine.fd(), PollFlags::IN));
+        who.push(Who::Machine);
+        if self.hung_up.is_none() {
+            let out = if self.sent < self.to_agent.len() {
+                PollFlags::OUT
+            } else {
+                PollFlags::empty()
+            };
+            fds.push(PollFd::new(&self.agent, PollFlags::IN | out));
+            who.push(Who::Agent);
+        }
+        let timeout = self
+            .deadline()
+            .map(|(at, ..)| timespec(at.saturating_duration_since(Instant::now())));
+        // Interrupted or failed, there is nothing to do but look again; the deadline is looked at in any case.
+        let _ = poll(&mut fds, timeout.as_ref());
+        Ready(
+            who.into_iter()
+                .zip(&fds)
+                .filter(|(_, fd)| !fd.revents().is_empty())
+                .map(|(who, _)| who)
+                .collect(),
+        )
+    }
+
+    pub(super) fn fd_of(&self, sink: usize) -> BorrowedFd<'a> {
+        if sink == 0 {
+            self.streams.stdout
+        } else {
+            self.streams.stderr
+        }
+    }
+}
+
+/// Rounded up to whole milliseconds, so that waiting does not end before the deadline.
+fn timespec(duration: Duration) -> Timespec {
+    let ms = u64::try_from(duration.as_millis())
+        .unwrap_or(u64::MAX)
+        .saturating_add(1);
+    Timespec {
+        tv_sec: i64::try_from(ms / 1000).unwrap_or(i64::MAX),
+        tv_nsec: i64::try_from(ms % 1000 * 1_000_000).unwrap_or(0),
+    }
+}
