@@ -68,6 +68,7 @@ pub fn run(socket: OwnedFd, machine: &Machine, one: OneThread) -> Result<(), Bro
         }
         agent.listen()?;
     }
+    agent.flush()?;
     while agent.turn()? {}
     Ok(())
 }
@@ -95,11 +96,7 @@ impl Agent<'_> {
     fn greet(&mut self) {
         let kernel = uname().release().to_string_lossy().into_owned();
         let agent = env!("CARGO_PKG_VERSION").to_owned();
-        self.link.out.say(AgentSays::Hello(Hello {
-            version: VERSION,
-            agent,
-            kernel,
-        }));
+        self.link.out.say(AgentSays::Hello(Hello { version: VERSION, agent, kernel }));
     }
 
     /// Waits for something and deals with it; false if the host has hung up.
@@ -143,42 +140,23 @@ impl Agent<'_> {
             if self.state == State::Running {
                 fds.push((Watch::Process, PollFd::new(&process.child.pidfd, PollFlags::IN)));
                 if let Some((fd, for_room)) = process.input.watched() {
-                    let what = if for_room {
-                        PollFlags::OUT
-                    } else {
-                        PollFlags::empty()
-                    };
+                    let what = if for_room { PollFlags::OUT } else { PollFlags::empty() };
                     fds.push((Watch::Input, PollFd::from_borrowed_fd(fd, what)));
                 }
             }
-            for output in process
-                .outputs
-                .iter()
-                .filter(|output| output.wants() && self.link.out.is_nearly_empty())
-            {
-                if let Some(fd) = output.fd() {
-                    fds.push((
-                        Watch::Output(output.id),
-                        PollFd::from_borrowed_fd(fd, PollFlags::IN),
-                    ));
-                }
+            let room = self.link.out.is_nearly_empty();
+            for output in process.outputs.iter().filter(|output| output.wants() && room) {
+                let fd = output.fd().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+                fds.extend(fd.map(|fd| (Watch::Output(output.id), fd)));
             }
         }
         let (watches, mut fds): (Vec<_>, Vec<_>) = fds.into_iter().unzip();
-        let at_once = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         match poll(&mut fds, self.has_work().then_some(&at_once)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(Broken::Wait(error)),
         }
-        let mut ready = Ready {
-            link: false,
-            ended: false,
-            input: PollFlags::empty(),
-            outputs: [false; 3],
-        };
+        let mut ready = Ready { link: false, ended: false, input: PollFlags::empty(), outputs: [false; 3] };
         for (watch, found) in watches.iter().zip(fds.iter().map(PollFd::revents)) {
             match watch {
                 Watch::Link => ready.link = found.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR),
@@ -193,11 +171,7 @@ impl Agent<'_> {
     /// Whether there is something to do that no descriptor tells of. In particular a pipe of a process that is gone never
     /// tells its end: this process has its other end, too.
     fn has_work(&self) -> bool {
-        let outputs = self
-            .process
-            .as_ref()
-            .map(|process| process.outputs.as_slice())
-            .unwrap_or_default();
+        let outputs = self.process.as_ref().map(|process| process.outputs.as_slice()).unwrap_or_default();
         let drains = self.state == State::Draining && self.link.out.is_nearly_empty();
         self.unheard && self.link.out.takes_messages()
             || drains && outputs.iter().any(|output| output.is_pipe() && output.wants())
@@ -205,23 +179,13 @@ impl Agent<'_> {
 
     fn flush(&mut self) -> Result<(), Broken> {
         let promised = self.link.out.promised();
-        let outputs = self
-            .process
-            .as_ref()
-            .map(|process| process.outputs.as_slice())
-            .unwrap_or_default();
-        let pipe = outputs
-            .iter()
-            .find(|output| Some(output.id) == promised)
-            .and_then(|output| output.fd());
+        let outputs = self.process.as_ref().map(|process| process.outputs.as_slice()).unwrap_or_default();
+        let pipe = outputs.iter().find(|output| Some(output.id) == promised).and_then(|output| output.fd());
         self.link.flush(pipe).map_err(Broken::Line)
     }
 
     fn happen(&mut self, happening: Happening) -> Result<(), Broken> {
-        self.state = self
-            .state
-            .after(happening)
-            .ok_or(Broken::Protocol("a message out of turn"))?;
+        self.state = self.state.after(happening).ok_or(Broken::Protocol("a message out of turn"))?;
         Ok(())
     }
 
@@ -236,11 +200,7 @@ impl Agent<'_> {
             if let Frame::Message(bytes) = frame {
                 let message =
                     FromHost::decode(bytes).map_err(|_| Broken::Protocol("a message that is none"))?;
-                self.obey(
-                    message
-                        .says
-                        .ok_or(Broken::Protocol("a message of an unknown kind"))?,
-                )?;
+                self.obey(message.says.ok_or(Broken::Protocol("a message of an unknown kind"))?)?;
                 continue;
             }
             if !self.state.has_container() {
@@ -256,6 +216,10 @@ impl Agent<'_> {
                     process.input.data(bytes, &mut self.link.out).map_err(lie)?;
                 }
                 Frame::Eof(StreamId::STDIN) => process.input.end(),
+                Frame::Eof(stream) => {
+                    let output = process.outputs.iter_mut().find(|output| output.id == stream);
+                    output.ok_or(Broken::Protocol("the end of a stream that is none"))?.refuse();
+                }
                 Frame::Window(stream, more) => {
                     let output = process.outputs.iter_mut().find(|output| output.id == stream);
                     output
@@ -265,9 +229,7 @@ impl Agent<'_> {
                         .map_err(lie)?;
                 }
                 _ => {
-                    return Err(Broken::Protocol(
-                        "data of a stream that is not the host's to write",
-                    ));
+                    return Err(Broken::Protocol("data of a stream that is not the host's to write"));
                 }
             }
         }
@@ -288,11 +250,7 @@ impl Agent<'_> {
                 self.link.out.say(AgentSays::Ack(Ack {}));
             }
             HostSays::Resize(size) => {
-                if let Some(master) = self
-                    .process
-                    .as_ref()
-                    .and_then(|process| process.terminal.as_ref())
-                {
+                if let Some(master) = self.process.as_ref().and_then(|process| process.terminal.as_ref()) {
                     let _ = terminal::resize(master.as_fd(), size);
                 }
             }
@@ -320,6 +278,7 @@ impl Agent<'_> {
         let draining = self.state == State::Draining;
         let Some(process) = &mut self.process else { return };
         for output in &mut process.outputs {
+            output.let_go(self.link.out.promised());
             let has = draining || ready.outputs[usize::from(output.id.0)];
             if has && output.wants() && self.link.out.takes_data() {
                 output.pump(&mut self.link.out, draining);
@@ -342,11 +301,7 @@ impl Agent<'_> {
         for output in &process.outputs {
             self.link.out.put(|buf| put_eof(buf, output.id));
         }
-        self.link.out.say(AgentSays::Exited(Exited {
-            code,
-            signal,
-            out_of_memory,
-        }));
+        self.link.out.say(AgentSays::Exited(Exited { code, signal, out_of_memory }));
         self.happen(Happening::StreamsEnded)
     }
 }

@@ -18,6 +18,7 @@ use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::process::{chdir, ioctl_tiocsctty, setsid, umask};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use rustix::system::sethostname;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// All that there is to do, and with what.
@@ -60,15 +61,11 @@ pub(crate) fn lay_root(plan: Plan<'_>) -> Result<Option<OwnedFd>, Failure> {
     hide::mask(&container.masked_paths)?;
     hide::make_read_only(&container.read_only_paths)?;
     let slave = make_terminal(plan)?;
-    root::seal(container)?;
+    root::seal()?;
     Ok(slave)
 }
 
-fn make_terminal(
-    Plan {
-        container, channel, ..
-    }: Plan<'_>,
-) -> Result<Option<OwnedFd>, Failure> {
+fn make_terminal(Plan { container, channel, .. }: Plan<'_>) -> Result<Option<OwnedFd>, Failure> {
     let (Some(size), Some(channel)) = (container.terminal, channel) else {
         return Ok(None);
     };
@@ -87,15 +84,12 @@ pub(crate) fn settle(plan: Plan<'_>, slave: Option<OwnedFd>) -> Result<Settled, 
     if !matches!(cwd, b"" | b"/") {
         with_folder(cwd, || chdir(cwd)).doing("enter", cwd)?;
     }
+    root::close(container)?;
     umask(Mode::from_raw_mode(0o022));
     if !container.hostname.is_empty() {
         sethostname(container.hostname.as_bytes()).doing("set", "the host name")?;
     }
-    Ok(Settled {
-        identity,
-        command,
-        slave,
-    })
+    Ok(Settled { identity, command, slave })
 }
 
 /// Makes the user the owner of the streams, so that he can open /dev/stdout.
@@ -103,15 +97,11 @@ pub(crate) fn give_streams(plan: Plan<'_>, settled: &Settled) -> Result<(), Fail
     if settled.identity.uid == 0 {
         return Ok(());
     }
-    let piped = plan
-        .pipes
-        .into_iter()
-        .flat_map(|pipes| pipes.stdin.iter().chain([&pipes.stdout, &pipes.stderr]));
+    let piped =
+        plan.pipes.into_iter().flat_map(|pipes| pipes.stdin.iter().chain([&pipes.stdout, &pipes.stderr]));
     let owner = Uid::from_raw(settled.identity.uid);
     let mut streams = settled.slave.iter().chain(piped);
-    streams
-        .try_for_each(|stream| fchown(stream, Some(owner), None::<Gid>))
-        .doing("give away", "the streams")
+    streams.try_for_each(|stream| fchown(stream, Some(owner), None::<Gid>)).doing("give away", "the streams")
 }
 
 /// Its own session and its three streams.
@@ -126,27 +116,26 @@ pub(crate) fn take_streams(plan: Plan<'_>, settled: &Settled) -> Result<(), Fail
     let stdin = match &pipes.stdin {
         Some(stdin) => stdin,
         None => {
-            null = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                .doing("open", "/dev/null")?;
-            &null
+            let opened = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+            null = ManuallyDrop::new(opened.doing("open", "/dev/null")?);
+            &*null
         }
     };
     take([stdin, &pipes.stdout, &pipes.stderr]).doing("take", "the streams")
 }
 
-/// Makes these the descriptors 0, 1 and 2, which may be others of ours until then.
+/// Makes these the descriptors 0, 1 and 2, which may be others of ours until then. Exec closes what they were made from.
 fn take(streams: [&OwnedFd; 3]) -> Result<(), Errno> {
     let mut moved = [None, None, None];
     for (place, stream) in moved.iter_mut().zip(streams) {
         if stream.as_raw_fd() < 3 {
-            *place = Some(fcntl_dupfd_cloexec(stream, 3)?);
+            *place = Some(ManuallyDrop::new(fcntl_dupfd_cloexec(stream, 3)?));
         }
     }
-    let [stdin, stdout, stderr] = &moved;
-    let [from_in, from_out, from_err] = streams;
-    dup2_stdin(stdin.as_ref().unwrap_or(from_in))?;
-    dup2_stdout(stdout.as_ref().unwrap_or(from_out))?;
-    dup2_stderr(stderr.as_ref().unwrap_or(from_err))
+    let [stdin, stdout, stderr] = [0, 1, 2].map(|n| moved[n].as_deref().unwrap_or(streams[n]));
+    dup2_stdin(stdin)?;
+    dup2_stdout(stdout)?;
+    dup2_stderr(stderr)
 }
 
 /// Becomes the user's program.

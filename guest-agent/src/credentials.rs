@@ -59,11 +59,7 @@ pub(crate) fn shed(container: &Container, identity: &Identity) -> Result<(), Fai
     };
     // Nobody can give himself what he lacks, which is nothing in a machine.
     let kept = kept & capabilities(None).doing("ask for", "capabilities")?.permitted;
-    let sets = CapabilitySets {
-        effective: kept,
-        permitted: kept,
-        inheritable: CapabilitySet::empty(),
-    };
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     set_capabilities(None, sets).doing("drop", "capabilities")
 }
 

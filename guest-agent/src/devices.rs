@@ -55,18 +55,8 @@ pub(crate) fn make(entropy: &[u8]) -> Result<(), Failure> {
 pub(crate) fn place() -> Result<(), Failure> {
     let quiet = MountFlags::NOSUID | MountFlags::NOEXEC;
     with_folder(b"/dev", || mount_bind("dev", "/dev")).doing("mount", "/dev")?;
-    mount_over(
-        "devpts",
-        "/dev/pts",
-        quiet,
-        c"newinstance,ptmxmode=0666,mode=0620,gid=5",
-    )?;
-    mount_over(
-        "tmpfs",
-        "/dev/shm",
-        quiet | MountFlags::NODEV,
-        c"mode=1777,size=65536k",
-    )?;
+    mount_over("devpts", "/dev/pts", quiet, c"newinstance,ptmxmode=0666,mode=0620,gid=5")?;
+    mount_over("tmpfs", "/dev/shm", quiet | MountFlags::NODEV, c"mode=1777,size=65536k")?;
     match mount("mqueue", "/dev/mqueue", "mqueue", quiet | MountFlags::NODEV, None) {
         Ok(()) | Err(Errno::NODEV) => Ok(()),
         Err(error) => Err(error).doing("mount", "/dev/mqueue"),

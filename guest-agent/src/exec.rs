@@ -55,10 +55,7 @@ impl Command {
             Some(error) => refused(&self.name, &error),
             None => Failure::new(
                 FailedKind::NotFound,
-                format!(
-                    "cannot execute {}: it, or its interpreter, is not there",
-                    self.name
-                ),
+                format!("cannot execute {}: it, or its interpreter, is not there", self.name),
             ),
         }
     }
@@ -79,22 +76,16 @@ fn candidates(program: &[u8], path: &[u8]) -> Vec<Vec<u8>> {
     if program.contains(&b'/') {
         return vec![program.to_vec()];
     }
-    let folders = path
-        .split(|&b| b == b':')
-        .filter(|folder| folder.starts_with(b"/"));
+    let folders = path.split(|&b| b == b':').filter(|folder| folder.starts_with(b"/"));
     folders.map(|folder| [folder, b"/", program].concat()).collect()
 }
 
 fn variable<'a>(env: &'a [Vec<u8>], name: &[u8]) -> Option<&'a [u8]> {
-    env.iter()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(b"="))
+    env.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(b"="))
 }
 
 fn strings(bytes: Vec<Vec<u8>>) -> Result<Vec<CString>, &'static str> {
-    bytes
-        .into_iter()
-        .map(|bytes| CString::new(bytes).map_err(|_| "it has a NUL in it"))
-        .collect()
+    bytes.into_iter().map(|bytes| CString::new(bytes).map_err(|_| "it has a NUL in it")).collect()
 }
 
 #[cfg(test)]
@@ -122,10 +113,7 @@ mod tests {
     #[test]
     fn nothing_to_execute_is_an_error() {
         assert!(Command::new(&Container::default(), b"/").is_err());
-        let container = Container {
-            args: vec![b"a\0b".to_vec()],
-            ..Default::default()
-        };
+        let container = Container { args: vec![b"a\0b".to_vec()], ..Default::default() };
         assert!(Command::new(&container, b"/").is_err());
     }
 }

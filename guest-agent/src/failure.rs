@@ -26,10 +26,7 @@ impl Failure {
 
 impl From<Failure> for AgentSays {
     fn from(Failure { kind, message }: Failure) -> Self {
-        Self::Failed(Failed {
-            kind: kind.into(),
-            message,
-        })
+        Self::Failed(Failed { kind: kind.into(), message })
     }
 }
 
@@ -57,15 +54,9 @@ mod tests {
     #[test]
     fn a_failure_says_what_was_done_to_what_and_why() {
         let failure = Err::<(), _>(Errno::PERM).doing("mount", "/proc").unwrap_err();
-        assert_eq!(
-            failure.message,
-            "cannot mount /proc: Operation not permitted (os error 1)"
-        );
+        assert_eq!(failure.message, "cannot mount /proc: Operation not permitted (os error 1)");
         let failure = Err::<(), _>(Errno::PERM).doing("make a session", "").unwrap_err();
-        assert_eq!(
-            failure.message,
-            "cannot make a session: Operation not permitted (os error 1)"
-        );
+        assert_eq!(failure.message, "cannot make a session: Operation not permitted (os error 1)");
     }
 
     #[test]

@@ -32,11 +32,7 @@ pub(crate) fn mask(paths: &[String]) -> Result<(), Failure> {
 
 fn mask_folder(path: &str) -> Result<(), Errno> {
     mount_bind(EMPTY, path)?;
-    mount_remount(
-        path,
-        MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV,
-        c"",
-    )
+    mount_remount(path, MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV, c"")
 }
 
 /// Makes paths read-only. What is not there cannot be written.
@@ -55,9 +51,5 @@ pub(crate) fn make_read_only(paths: &[String]) -> Result<(), Failure> {
 fn read_only(path: &str) -> MountFlags {
     let flags = MountFlags::BIND | MountFlags::RDONLY;
     let kernels = path.starts_with("/proc/") || path.starts_with("/sys/");
-    if kernels {
-        flags | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC
-    } else {
-        flags
-    }
+    if kernels { flags | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC } else { flags }
 }

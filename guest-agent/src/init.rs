@@ -36,26 +36,16 @@ impl Init {
             Ok(never) => match never {},
             Err(failure) => failure,
         };
-        let (process, failure) = one
-            .spawn_shared(Namespaces::NONE, program)
-            .doing("make", "a process")?;
+        let (process, failure) = one.spawn_shared(Namespaces::NONE, program).doing("make", "a process")?;
         match failure {
             Some(failure) => Err(failure),
-            None => Ok(Self {
-                process,
-                signals,
-                one,
-            }),
+            None => Ok(Self { process, signals, one }),
         }
     }
 
     /// Until the process ends; gives the code to end with. Only the kernel's calls are left to fail here, and none does.
     pub(crate) fn watch(self) -> i32 {
-        let Self {
-            process: Child { pid, pidfd },
-            signals,
-            mut one,
-        } = self;
+        let Self { process: Child { pid, pidfd }, signals, mut one } = self;
         forget(pidfd);
         // The agent's line to the host is among them.
         if one.close_all_but(signals.as_fd()).is_err() {
@@ -95,8 +85,5 @@ fn reap(process: Pid) -> Option<i32> {
 }
 
 fn code_of(status: WaitStatus) -> i32 {
-    status
-        .exit_status()
-        .or(status.terminating_signal().map(|n| n + BY_SIGNAL))
-        .unwrap_or(BY_SIGNAL)
+    status.exit_status().or(status.terminating_signal().map(|n| n + BY_SIGNAL)).unwrap_or(BY_SIGNAL)
 }

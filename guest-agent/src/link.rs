@@ -144,12 +144,7 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) fn new(socket: OwnedFd) -> Self {
-        Self {
-            socket,
-            decoder: Decoder::default(),
-            out: Outbox::default(),
-            never_waits: false,
-        }
+        Self { socket, decoder: Decoder::default(), out: Outbox::default(), never_waits: false }
     }
 
     /// Takes in what has come; false if the host has hung up. With no flags it waits for something.

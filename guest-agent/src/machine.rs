@@ -4,20 +4,18 @@
 use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mknodat, open};
 use rustix::io::{read, write};
 use rustix::mount::{MountFlags, mount};
+use rustix::process::getpid;
 use rustix::system::{RebootCommand, reboot};
 use std::process;
 
 /// Puts a line into the kernel's log, which the host shows with `--console` and after a panic.
 pub fn report(text: &str) {
+    if !is_first() {
+        return;
+    }
     // The agent's /dev is empty: the container has its own, and nothing else needs one.
     let _ = mount("tmpfs", "/dev", "tmpfs", MountFlags::NOSUID, None);
-    let _ = mknodat(
-        CWD,
-        "/dev/kmsg",
-        FileType::CharacterDevice,
-        Mode::RUSR | Mode::WUSR,
-        makedev(1, 11),
-    );
+    let _ = mknodat(CWD, "/dev/kmsg", FileType::CharacterDevice, Mode::RUSR | Mode::WUSR, makedev(1, 11));
     if let Ok(log) = open("/dev/kmsg", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
         let line = format!("<3>isopod agent: {}\n", text.replace('\n', " "));
         let _ = write(log, line.as_bytes());
@@ -43,20 +41,22 @@ pub fn killed_for_memory() -> bool {
 }
 
 fn oom_kills(vmstat: &[u8]) -> u64 {
-    let count = vmstat
-        .split(|&b| b == b'\n')
-        .find_map(|line| line.strip_prefix(b"oom_kill "));
-    count
-        .and_then(|n| str::from_utf8(n).ok())
-        .and_then(|n| n.trim().parse().ok())
-        .unwrap_or(0)
+    let count = vmstat.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"oom_kill "));
+    count.and_then(|n| str::from_utf8(n).ok()).and_then(|n| n.trim().parse().ok()).unwrap_or(0)
 }
 
 /// Switches the machine off. Nothing is flushed: there is nothing that outlives it.
 pub fn power_off() -> ! {
-    let _ = reboot(RebootCommand::PowerOff);
-    // Refused, or not pid 1 of anything: then at least nobody waits for us.
+    if is_first() {
+        let _ = reboot(RebootCommand::PowerOff);
+    }
+    // Then at least nobody waits for us: the kernel panics without its first process, and the host sees that.
     process::abort()
+}
+
+/// Whether this is a machine's first process, and not one that somebody has started on a host to see what it does.
+fn is_first() -> bool {
+    getpid().as_raw_nonzero().get() == 1
 }
 
 #[cfg(test)]

@@ -23,11 +23,7 @@ pub extern "C" fn main(_argc: c_int, _argv: *const *const c_char) -> c_int {
     // children is shallow: its deepest frames are the file system calls.
     let one = unsafe { OneThread::assume() };
     let guest = Machine {
-        image: FileSystem {
-            source: c"image",
-            kind: c"virtiofs",
-            flags: MountFlags::RDONLY,
-        },
+        image: FileSystem { source: c"image", kind: c"virtiofs", flags: MountFlags::RDONLY },
         killed_for_memory: machine::killed_for_memory,
     };
     let ended = vsock::connect(vsock::HOST, AGENT_PORT)

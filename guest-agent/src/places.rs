@@ -48,14 +48,9 @@ fn make_folder(path: &[u8]) -> Result<(), Errno> {
 fn make_file(mut path: Vec<u8>) -> Result<(), Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     for _ in 0..MOST_LINKS {
-        let folder = parent(&path).to_vec();
-        make_folder(&folder)?;
-        match open(
-            path.as_slice(),
-            flags | OFlags::NOFOLLOW,
-            Mode::from_raw_mode(0o644),
-        ) {
-            Err(Errno::LOOP) => path = join(&folder, readlink(path.as_slice(), Vec::new())?.as_bytes()),
+        let make = || open(path.as_slice(), flags | OFlags::NOFOLLOW, Mode::from_raw_mode(0o644));
+        match with_folder(parent(&path), make) {
+            Err(Errno::LOOP) => path = join(parent(&path), readlink(path.as_slice(), Vec::new())?.as_bytes()),
             made => return made.map(drop),
         }
     }
@@ -71,11 +66,7 @@ fn parent(path: &[u8]) -> &[u8] {
 }
 
 fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
-    if name.starts_with(b"/") {
-        name.to_vec()
-    } else {
-        [folder, b"/", name].concat()
-    }
+    if name.starts_with(b"/") { name.to_vec() } else { [folder, b"/", name].concat() }
 }
 
 #[cfg(test)]

@@ -53,26 +53,11 @@ pub(crate) fn lay(image: &FileSystem) -> Result<(), Failure> {
 fn make_upper(below: &Stat) -> Result<(), Errno> {
     mkdir("upper", Mode::from_raw_mode(below.st_mode & 0o7777))?;
     if (below.st_uid, below.st_gid) != (0, 0) {
-        chown(
-            "upper",
-            Some(Uid::from_raw(below.st_uid)),
-            Some(Gid::from_raw(below.st_gid)),
-        )?;
+        chown("upper", Some(Uid::from_raw(below.st_uid)), Some(Gid::from_raw(below.st_gid)))?;
     }
     let nanoseconds = i64::try_from(below.st_mtime_nsec).unwrap_or(0);
-    let time = Timespec {
-        tv_sec: below.st_mtime,
-        tv_nsec: nanoseconds,
-    };
-    utimensat(
-        CWD,
-        "upper",
-        &Timestamps {
-            last_access: time,
-            last_modification: time,
-        },
-        AtFlags::empty(),
-    )
+    let time = Timespec { tv_sec: below.st_mtime, tv_nsec: nanoseconds };
+    utimensat(CWD, "upper", &Timestamps { last_access: time, last_modification: time }, AtFlags::empty())
 }
 
 /// Makes the overlay what absolute paths and symlinks are resolved in. The old tree is outside, at the working directory.
@@ -81,16 +66,20 @@ pub(crate) fn enter() -> Result<(), Failure> {
 }
 
 /// Leaves the old root behind for good; the working directory is the new one.
-pub(crate) fn seal(container: &Container) -> Result<(), Failure> {
+pub(crate) fn seal() -> Result<(), Failure> {
     // The working directory was never inside, so its parent is the way out.
     chroot("..").doing("leave", "the root")?;
     pivot_root(IMAGE, IMAGE).doing("change", "the root")?;
     unmount("..", UnmountFlags::DETACH).doing("leave", "the agent's root")?;
-    chdir("/").doing("enter", "the root")?;
-    if container.read_only_root {
-        mount_remount("/", MountFlags::BIND | MountFlags::RDONLY, c"").doing("make read-only", "the root")?;
+    chdir("/").doing("enter", "the root")
+}
+
+/// Makes the root read-only, where that was asked for: after the last folder was made in it.
+pub(crate) fn close(container: &Container) -> Result<(), Failure> {
+    if !container.read_only_root {
+        return Ok(());
     }
-    Ok(())
+    mount_remount("/", MountFlags::BIND | MountFlags::RDONLY, c"").doing("make read-only", "the root")
 }
 
 /// Puts the host's small files over those of the image.
@@ -170,11 +159,7 @@ fn tmpfs_options(options: &str) -> (MountFlags, String) {
 }
 
 fn absolute(path: &str) -> Result<&str, Failure> {
-    if path.starts_with('/') {
-        Ok(path)
-    } else {
-        Err(Failure::setup(format!("{path} is no absolute path")))
-    }
+    if path.starts_with('/') { Ok(path) } else { Err(Failure::setup(format!("{path} is no absolute path"))) }
 }
 
 #[cfg(test)]
@@ -185,10 +170,7 @@ mod tests {
     fn a_tmpfs_has_dockers_flags_unless_told_otherwise() {
         let hardened = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         assert_eq!(tmpfs_options(""), (hardened, String::new()));
-        assert_eq!(
-            tmpfs_options("rw,size=64m,mode=1777"),
-            (hardened, "size=64m,mode=1777".into())
-        );
+        assert_eq!(tmpfs_options("rw,size=64m,mode=1777"), (hardened, "size=64m,mode=1777".into()));
         let (flags, data) = tmpfs_options("exec,ro,,uid=5");
         assert_eq!(flags, MountFlags::NOSUID | MountFlags::NODEV | MountFlags::RDONLY);
         assert_eq!(data, "uid=5");

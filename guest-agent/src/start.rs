@@ -23,10 +23,11 @@ use isopod_sys::process::{Child, Namespaces, OneThread};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
+use rustix::time::{ClockId, Timespec, clock_settime};
 use std::mem::forget;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
+use std::time::Instant;
 
 /// The container's first process and its streams, as the agent has them.
 #[derive(Debug)]
@@ -46,24 +47,16 @@ pub(crate) fn start(
     link: BorrowedFd<'_>,
     one: &mut OneThread,
 ) -> Result<(Process, Started), Failure> {
-    let arrived = now_us();
+    let arrived = Instant::now();
     set_clock(container.realtime_ns).doing("set", "the clock")?;
     raise_loopback(link).doing("bring up", "the loopback")?;
     let (pipes, input, outputs) = streams(container).doing("make", "pipes")?;
     let has_channel = container.terminal.is_some() || container.init;
     let channel = has_channel.then(channel).transpose().doing("make", "a socket")?;
     let (ours, theirs) = channel.unzip();
-    let plan = Plan {
-        container,
-        machine,
-        pipes: pipes.as_ref(),
-        channel: theirs.as_ref().map(AsFd::as_fd),
-    };
-    let (child, mut begun) = if container.init {
-        copied(plan, one)
-    } else {
-        shared(plan, one)
-    }?;
+    let plan = Plan { container, machine, pipes: pipes.as_ref(), channel: theirs.as_ref().map(AsFd::as_fd) };
+    let (child, mut begun) =
+        if container.init { copied(plan, arrived, one) } else { shared(plan, arrived, one) }?;
     drop(theirs);
     if let Some(channel) = ours {
         begun.listen(&channel)?;
@@ -78,31 +71,17 @@ pub(crate) fn start(
     }
     let terminal = begun.terminal.map(Rc::new);
     let (input, outputs) = match &terminal {
-        Some(master) => (
-            Input::terminal(Rc::clone(master)),
-            vec![Output::terminal(Rc::clone(master))],
-        ),
+        Some(master) => (Input::terminal(Rc::clone(master)), vec![Output::terminal(Rc::clone(master))]),
         None => (input, outputs),
     };
-    let since = |us: u64| us.saturating_sub(arrived);
-    let started = Started {
-        mounts_us: since(begun.mounted_us),
-        started_us: since(now_us()),
-    };
-    Ok((
-        Process {
-            child,
-            input,
-            outputs,
-            terminal,
-        },
-        started,
-    ))
+    let started = Started { mounts_us: begun.mounted_us, started_us: micros_since(arrived) };
+    Ok((Process { child, input, outputs, terminal }, started))
 }
 
 /// What became of the child.
 #[derive(Debug, Default)]
 struct Begun {
+    /// Since Start arrived.
     mounted_us: u64,
     failure: Option<Failure>,
     terminal: Option<OwnedFd>,
@@ -136,11 +115,11 @@ fn all_own() -> Namespaces {
 }
 
 /// The process is made in this one's memory.
-fn shared(plan: Plan<'_>, one: &mut OneThread) -> Result<(Child, Begun), Failure> {
+fn shared(plan: Plan<'_>, arrived: Instant, one: &mut OneThread) -> Result<(Child, Begun), Failure> {
     let mut mounted_us = 0;
     let mut begin = || {
         let slave = child::lay_root(plan)?;
-        mounted_us = now_us();
+        mounted_us = micros_since(arrived);
         let settled = child::settle(plan, slave)?;
         child::give_streams(plan, &settled)?;
         child::take_streams(plan, &settled)?;
@@ -149,33 +128,23 @@ fn shared(plan: Plan<'_>, one: &mut OneThread) -> Result<(Child, Begun), Failure
     };
     let begin = || begin().unwrap_or_else(|failure| failure);
     let (child, failure) = one.spawn_shared(all_own(), begin).doing("make", "a process")?;
-    Ok((
-        child,
-        Begun {
-            mounted_us,
-            failure,
-            terminal: None,
-        },
-    ))
+    Ok((child, Begun { mounted_us, failure, terminal: None }))
 }
 
 /// The process is this one's copy and stays, as the container's init.
-fn copied(plan: Plan<'_>, one: &mut OneThread) -> Result<(Child, Begun), Failure> {
+fn copied(plan: Plan<'_>, arrived: Instant, one: &mut OneThread) -> Result<(Child, Begun), Failure> {
     let child = one.fork(all_own(), |one| {
         let mut mounted_us = 0;
         let begin = || {
             let slave = child::lay_root(plan)?;
-            mounted_us = now_us();
+            mounted_us = micros_since(arrived);
             let settled = child::settle(plan, slave)?;
             Init::start(plan, &settled, one)
         };
         let begun = begin();
         let (kind, text) = match &begun {
             Ok(_) => (RUNS, ""),
-            Err(failure) => (
-                u8::try_from(i32::from(failure.kind)).unwrap_or(0),
-                failure.message.as_str(),
-            ),
+            Err(failure) => (u8::try_from(i32::from(failure.kind)).unwrap_or(0), failure.message.as_str()),
         };
         let message = [&[kind], mounted_us.to_le_bytes().as_slice(), text.as_bytes()].concat();
         let told = plan.channel.map(|channel| fdpass::send(channel, &message, &[]));
@@ -188,12 +157,7 @@ fn copied(plan: Plan<'_>, one: &mut OneThread) -> Result<(Child, Begun), Failure
 }
 
 fn channel() -> Result<(OwnedFd, OwnedFd), Errno> {
-    socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
 }
 
 /// The pipes, and the agent's ends of them.
@@ -208,19 +172,8 @@ fn streams(container: &Container) -> Result<(Option<Pipes>, Input, Vec<Output>),
     };
     let (reads_out, stdout) = pipe()?;
     let (reads_err, stderr) = pipe()?;
-    let outputs = vec![
-        Output::pipe(StreamId::STDOUT, reads_out),
-        Output::pipe(StreamId::STDERR, reads_err),
-    ];
-    Ok((
-        Some(Pipes {
-            stdin,
-            stdout,
-            stderr,
-        }),
-        input,
-        outputs,
-    ))
+    let outputs = vec![Output::pipe(StreamId::STDOUT, reads_out), Output::pipe(StreamId::STDERR, reads_err)];
+    Ok((Some(Pipes { stdin, stdout, stderr }), input, outputs))
 }
 
 fn set_clock(realtime_ns: u64) -> Result<(), Errno> {
@@ -229,10 +182,7 @@ fn set_clock(realtime_ns: u64) -> Result<(), Errno> {
         return Ok(());
     }
     let part = |n: u64| i64::try_from(n).map_err(|_| Errno::INVAL);
-    let time = Timespec {
-        tv_sec: part(realtime_ns / NS)?,
-        tv_nsec: part(realtime_ns % NS)?,
-    };
+    let time = Timespec { tv_sec: part(realtime_ns / NS)?, tv_nsec: part(realtime_ns % NS)? };
     clock_settime(ClockId::Realtime, time)
 }
 
@@ -251,8 +201,6 @@ fn raise_loopback(link: BorrowedFd<'_>) -> Result<(), Errno> {
     }
 }
 
-fn now_us() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    let part = |n: i64| u64::try_from(n).unwrap_or(0);
-    part(now.tv_sec) * 1_000_000 + part(now.tv_nsec) / 1000
+fn micros_since(then: Instant) -> u64 {
+    u64::try_from(then.elapsed().as_micros()).unwrap_or(u64::MAX)
 }

@@ -19,26 +19,34 @@ const NO_OFFSET: u64 = u64::MAX;
 /// A pipe, which is asked not to wait each time, or a terminal, which was opened so.
 #[derive(Debug)]
 enum End {
-    Pipe(OwnedFd),
-    /// Of which something was spliced: the kernel takes no `RWF_NOWAIT` for it any more, so it was made non-blocking.
-    Spliced(OwnedFd),
+    Pipe {
+        fd: OwnedFd,
+        /// The kernel takes no `RWF_NOWAIT` for a pipe once something was spliced, so then it is made non-blocking.
+        spliced: bool,
+    },
     Terminal(Rc<OwnedFd>),
 }
 
 impl End {
+    fn pipe(fd: OwnedFd) -> Self {
+        Self::Pipe { fd, spliced: false }
+    }
+
     fn read(&self, buf: &mut [u8]) -> Result<usize, Errno> {
         match self {
-            Self::Pipe(fd) => preadv2(fd, &mut [IoSliceMut::new(buf)], NO_OFFSET, ReadWriteFlags::NOWAIT),
-            Self::Spliced(fd) => read(fd, buf),
-            Self::Terminal(fd) => read(fd, buf),
+            Self::Pipe { fd, spliced: false } => {
+                preadv2(fd, &mut [IoSliceMut::new(buf)], NO_OFFSET, ReadWriteFlags::NOWAIT)
+            }
+            _ => read(self, buf),
         }
     }
 
     fn write(&self, bytes: &[u8]) -> Result<usize, Errno> {
         match self {
-            Self::Pipe(fd) => pwritev2(fd, &[IoSlice::new(bytes)], NO_OFFSET, ReadWriteFlags::NOWAIT),
-            Self::Spliced(fd) => write(fd, bytes),
-            Self::Terminal(fd) => write(fd, bytes),
+            Self::Pipe { fd, spliced: false } => {
+                pwritev2(fd, &[IoSlice::new(bytes)], NO_OFFSET, ReadWriteFlags::NOWAIT)
+            }
+            _ => write(self, bytes),
         }
     }
 }
@@ -46,7 +54,7 @@ impl End {
 impl AsFd for End {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Pipe(fd) | Self::Spliced(fd) => fd.as_fd(),
+            Self::Pipe { fd, .. } => fd.as_fd(),
             Self::Terminal(fd) => fd.as_fd(),
         }
     }
@@ -65,32 +73,21 @@ pub(crate) struct Input {
 impl Input {
     /// Takes everything and keeps nothing.
     pub(crate) fn none() -> Self {
-        Self {
-            end: None,
-            kept: Vec::new(),
-            window: ReceiveWindow::default(),
-            ended: false,
-        }
+        Self { end: None, kept: Vec::new(), window: ReceiveWindow::default(), ended: false }
     }
 
     pub(crate) fn pipe(fd: OwnedFd) -> Self {
-        Self {
-            end: Some(End::Pipe(fd)),
-            ..Self::none()
-        }
+        Self { end: Some(End::pipe(fd)), ..Self::none() }
     }
 
     pub(crate) fn terminal(master: Rc<OwnedFd>) -> Self {
-        Self {
-            end: Some(End::Terminal(master)),
-            ..Self::none()
-        }
+        Self { end: Some(End::Terminal(master)), ..Self::none() }
     }
 
     /// What to watch, and whether for room (else only for the reader's leaving).
     pub(crate) fn watched(&self) -> Option<(BorrowedFd<'_>, bool)> {
         match &self.end {
-            Some(end @ End::Pipe(_)) => Some((end.as_fd(), !self.kept.is_empty())),
+            Some(end @ End::Pipe { .. }) => Some((end.as_fd(), !self.kept.is_empty())),
             Some(end @ End::Terminal(_)) if !self.kept.is_empty() => Some((end.as_fd(), true)),
             _ => None,
         }
@@ -98,11 +95,7 @@ impl Input {
 
     pub(crate) fn data(&mut self, bytes: &[u8], out: &mut Outbox) -> Result<(), WindowError> {
         self.window.received(bytes.len())?;
-        let written = if self.kept.is_empty() {
-            self.try_write(bytes, out)
-        } else {
-            0
-        };
+        let written = if self.kept.is_empty() { self.try_write(bytes, out) } else { 0 };
         self.kept.extend_from_slice(&bytes[written..]);
         Ok(())
     }
@@ -171,12 +164,22 @@ impl Input {
     }
 }
 
+/// How far an output is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    Open,
+    /// The host wants no more of it, but promised bytes may still have to come out of it.
+    Refused,
+    Ended,
+}
+
 /// What comes from the process.
 #[derive(Debug)]
 pub(crate) struct Output {
     pub(crate) id: StreamId,
-    /// `None` at its end.
+    /// Closed when the host refuses it; otherwise by the machine's end only: not worth a system call.
     end: Option<End>,
+    flow: Flow,
     pub(crate) window: SendWindow,
     /// The last piece was large, so the next may be.
     bulk: bool,
@@ -184,35 +187,45 @@ pub(crate) struct Output {
 
 impl Output {
     pub(crate) fn pipe(id: StreamId, fd: OwnedFd) -> Self {
-        Self {
-            id,
-            end: Some(End::Pipe(fd)),
-            window: SendWindow::default(),
-            bulk: false,
-        }
+        Self { id, end: Some(End::pipe(fd)), flow: Flow::Open, window: SendWindow::default(), bulk: false }
     }
 
     pub(crate) fn terminal(master: Rc<OwnedFd>) -> Self {
-        let end = Some(End::Terminal(master));
         Self {
             id: StreamId::STDOUT,
-            end,
+            end: Some(End::Terminal(master)),
+            flow: Flow::Open,
             window: SendWindow::default(),
             bulk: false,
         }
-    }
-
-    pub(crate) fn has_ended(&self) -> bool {
-        self.end.is_none()
     }
 
     pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.end.as_ref().map(AsFd::as_fd)
     }
 
+    pub(crate) fn has_ended(&self) -> bool {
+        self.flow != Flow::Open
+    }
+
     /// Whether it is to be read now, if the host has room for more.
     pub(crate) fn wants(&self) -> bool {
-        self.end.is_some() && self.window.room() > 0
+        self.flow == Flow::Open && self.window.room() > 0
+    }
+
+    /// The host wants no more of it. A process that writes on gets EPIPE, once what was promised has been sent.
+    pub(crate) fn refuse(&mut self) {
+        if self.flow == Flow::Open {
+            self.flow = Flow::Refused;
+        }
+    }
+
+    /// Closes what was refused, unless the outbox still has to take promised bytes from it.
+    pub(crate) fn let_go(&mut self, promised: Option<StreamId>) {
+        if self.flow == Flow::Refused && promised != Some(self.id) {
+            self.end = None;
+            self.flow = Flow::Ended;
+        }
     }
 
     /// Moves one piece into the outbox, which has room for it. `draining`: the process is gone, so what a pipe does not
@@ -224,25 +237,25 @@ impl Output {
         }
         let Some(end) = &self.end else { return };
         match end.read(&mut out.space()[..most]) {
-            Ok(0) => self.end = None,
+            Ok(0) => self.flow = Flow::Ended,
             Ok(n) => {
                 self.window.take(n);
-                self.bulk = n >= BULK && !matches!(end, End::Terminal(_));
+                self.bulk = n >= BULK && self.is_pipe();
                 out.filled(self.id, n);
             }
             Err(Errno::AGAIN | Errno::INTR) if !(draining && self.is_pipe()) => {}
             // A terminal that everybody has closed says EIO.
-            Err(_) => self.end = None,
+            Err(_) => self.flow = Flow::Ended,
         }
     }
 
     pub(crate) fn is_pipe(&self) -> bool {
-        matches!(self.end, Some(End::Pipe(_) | End::Spliced(_)))
+        !matches!(self.end, Some(End::Terminal(_)))
     }
 
     /// Promises what the pipe holds, to be spliced from it; false if it holds too little for that.
     fn leave_in_kernel(&mut self, most: usize, out: &mut Outbox) -> bool {
-        let held = self.fd().and_then(|fd| ioctl_fionread(fd).ok()).unwrap_or(0);
+        let held = self.end.as_ref().map_or(0, |end| ioctl_fionread(end).unwrap_or(0));
         let n = usize::try_from(held).unwrap_or(usize::MAX).min(most);
         self.bulk = n >= BULK && self.may_splice() && out.promise(self.id, n);
         if self.bulk {
@@ -252,15 +265,11 @@ impl Output {
     }
 
     fn may_splice(&mut self) -> bool {
-        if let Some(End::Pipe(fd)) = self.end.take_if(|end| matches!(end, End::Pipe(_))) {
-            let made = ioctl_fionbio(&fd, true);
-            self.end = Some(if made.is_ok() {
-                End::Spliced(fd)
-            } else {
-                End::Pipe(fd)
-            });
+        if let Some(End::Pipe { spliced, fd }) = &mut self.end {
+            *spliced = *spliced || ioctl_fionbio(fd, true).is_ok();
+            return *spliced;
         }
-        matches!(self.end, Some(End::Spliced(_)))
+        false
     }
 }
 

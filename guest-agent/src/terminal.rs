@@ -24,10 +24,7 @@ fn open_pair(size: WindowSize) -> Result<Terminal, Errno> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let master = open("/dev/pts/ptmx", flags, Mode::empty())?;
     unlockpt(&master)?;
-    let slave = ioctl_tiocgptpeer(
-        &master,
-        OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
-    )?;
+    let slave = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     tcsetwinsize(&slave, winsize(size))?;
     Ok(Terminal { master, slave })
 }
@@ -39,10 +36,5 @@ pub(crate) fn resize(master: BorrowedFd<'_>, size: WindowSize) -> Result<(), Err
 
 fn winsize(size: WindowSize) -> Winsize {
     let cells = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
-    Winsize {
-        ws_row: cells(size.rows),
-        ws_col: cells(size.columns),
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    }
+    Winsize { ws_row: cells(size.rows), ws_col: cells(size.columns), ws_xpixel: 0, ws_ypixel: 0 }
 }

@@ -46,18 +46,10 @@ fn identify(
         None => entry.name == user.as_bytes(),
     });
     let mut found = match (&entry, wanted_uid) {
-        (Some(entry), _) => Identity {
-            uid: entry.uid,
-            gid: entry.gid,
-            groups: Vec::new(),
-            home: entry.home.to_vec(),
-        },
-        (None, Some(uid)) => Identity {
-            uid,
-            gid: 0,
-            groups: Vec::new(),
-            home: Vec::new(),
-        },
+        (Some(entry), _) => {
+            Identity { uid: entry.uid, gid: entry.gid, groups: Vec::new(), home: entry.home.to_vec() }
+        }
+        (None, Some(uid)) => Identity { uid, gid: 0, groups: Vec::new(), home: Vec::new() },
         (None, None) => return Err(missing("user", user, "/etc/passwd")),
     };
     if !wanted_group.is_empty() {
@@ -78,10 +70,7 @@ fn identify(
 }
 
 fn missing(what: &str, name: &str, file: &str) -> Failure {
-    Failure::new(
-        FailedKind::NoSuchUser,
-        format!("there is no {what} {name} in the image's {file}"),
-    )
+    Failure::new(FailedKind::NoSuchUser, format!("there is no {what} {name} in the image's {file}"))
 }
 
 /// A number as an id; `None` if it is a name.
@@ -114,9 +103,7 @@ struct User<'a> {
 }
 
 fn lines(file: &[u8]) -> impl Iterator<Item = &[u8]> {
-    file.split(|&b| b == b'\n')
-        .map(<[u8]>::trim_ascii)
-        .filter(|line| !line.starts_with(b"#"))
+    file.split(|&b| b == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.starts_with(b"#"))
 }
 
 /// `name:password:uid:gid:comment:home:shell`
@@ -126,12 +113,7 @@ fn passwd_entries(file: &[u8]) -> impl Iterator<Item = User<'_>> {
         let name = fields.next().filter(|name| !name.is_empty())?;
         let uid = id_field(fields.nth(1)?)?;
         let gid = id_field(fields.next()?)?;
-        Some(User {
-            name,
-            uid,
-            gid,
-            home: fields.nth(1).unwrap_or_default(),
-        })
+        Some(User { name, uid, gid, home: fields.nth(1).unwrap_or_default() })
     })
 }
 
@@ -147,22 +129,15 @@ fn group_entries(file: &[u8]) -> impl Iterator<Item = (&[u8], u32, &[u8])> {
 
 fn group_of_name(file: &[u8], wanted: &str) -> Result<u32, Failure> {
     let entry = group_entries(file).find(|(name, ..)| *name == wanted.as_bytes());
-    entry
-        .map(|(_, gid, _)| gid)
-        .ok_or_else(|| missing("group", wanted, "/etc/group"))
+    entry.map(|(_, gid, _)| gid).ok_or_else(|| missing("group", wanted, "/etc/group"))
 }
 
 fn groups_of_member(file: &[u8], user: &[u8], primary: u32) -> Result<Vec<u32>, Failure> {
     let is_member = |members: &[u8]| members.split(|&b| b == b',').any(|member| member == user);
     let further = group_entries(file).filter(|(_, gid, members)| *gid != primary && is_member(members));
-    let groups: Vec<u32> = [primary]
-        .into_iter()
-        .chain(further.map(|(_, gid, _)| gid))
-        .collect();
+    let groups: Vec<u32> = [primary].into_iter().chain(further.map(|(_, gid, _)| gid)).collect();
     if groups.len() > MOST_GROUPS {
-        return Err(Failure::setup(
-            "the image's /etc/group has the user in more than 65536 groups",
-        ));
+        return Err(Failure::setup("the image's /etc/group has the user in more than 65536 groups"));
     }
     Ok(groups)
 }
@@ -188,9 +163,7 @@ fn slurp(path: &str) -> Result<Vec<u8>, Failure> {
             return Ok(buf);
         }
         if len > MOST_BYTES {
-            return Err(Failure::setup(format!(
-                "the image's {path} is larger than {MOST_BYTES} bytes"
-            )));
+            return Err(Failure::setup(format!("the image's {path} is larger than {MOST_BYTES} bytes")));
         }
         buf.resize(len * 4, 0);
     }

@@ -58,31 +58,16 @@ fn a_group_that_is_named_is_the_only_one() {
 
 #[test]
 fn an_unknown_name_is_no_user() {
-    for wanted in [
-        "nobody-here",
-        "web:nothing",
-        "0x0",
-        "-1",
-        "+5",
-        "٣",
-        "big",
-        "neg",
-        "half",
-        "web:log:x",
-        " web",
-    ] {
+    for wanted in
+        ["nobody-here", "web:nothing", "0x0", "-1", "+5", "٣", "big", "neg", "half", "web:log:x", " web"]
+    {
         assert_eq!(refusal(wanted), FailedKind::NoSuchUser, "{wanted}");
     }
 }
 
 #[test]
 fn a_number_out_of_range_is_never_root() {
-    for wanted in [
-        "2147483648",
-        "4294967296",
-        "99999999999999999999999",
-        "0:2147483648",
-    ] {
+    for wanted in ["2147483648", "4294967296", "99999999999999999999999", "0:2147483648"] {
         assert_eq!(refusal(wanted), FailedKind::NoSuchUser, "{wanted}");
     }
 }
@@ -90,24 +75,14 @@ fn a_number_out_of_range_is_never_root() {
 #[test]
 fn an_image_without_files_has_root_and_numbers() {
     let who = |wanted| identify(wanted, || Ok(vec![]), || Ok(vec![]));
-    assert_eq!(
-        who("").unwrap(),
-        Identity {
-            uid: 0,
-            gid: 0,
-            groups: vec![0],
-            home: b"/".to_vec()
-        }
-    );
+    assert_eq!(who("").unwrap(), Identity { uid: 0, gid: 0, groups: vec![0], home: b"/".to_vec() });
     assert_eq!(who("5:6").unwrap().gid, 6);
     assert_eq!(who("web").unwrap_err().kind, FailedKind::NoSuchUser);
 }
 
 #[test]
 fn a_user_in_too_many_groups_is_refused() {
-    let many: String = (0..70_000)
-        .map(|n| format!("g{n}:x:{}:web\n", n + 5000))
-        .collect();
+    let many: String = (0..70_000).map(|n| format!("g{n}:x:{}:web\n", n + 5000)).collect();
     assert!(identify("web", || Ok(PASSWD.to_vec()), || Ok(many.into_bytes())).is_err());
 }
 

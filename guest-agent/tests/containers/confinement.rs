@@ -7,16 +7,11 @@ use std::collections::BTreeMap;
 
 /// `/proc/self/status` of a container's process.
 fn status(container: Container) -> BTreeMap<String, String> {
-    let ended = run(Container {
-        args: shell("cat /proc/self/status").args,
-        ..container
-    });
+    let ended = run(Container { args: shell("cat /proc/self/status").args, ..container });
     assert_eq!(ended.code(), Some(0), "{ended:?}");
     let pairs = ended.stdout();
     let pairs = pairs.lines().filter_map(|line| line.split_once(":\t"));
-    pairs
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect()
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 /// A filter that answers one system call with an error and lets the others through.
@@ -27,16 +22,9 @@ fn refuse(number: u32, errno: u32) -> Vec<u8> {
         bytes.extend(k.to_ne_bytes());
         bytes
     };
-    let program = [
-        (0x20, 0, 0, 0),
-        (0x15, 0, 1, number),
-        (0x06, 0, 0, 0x0005_0000 | errno),
-        (0x06, 0, 0, 0x7fff_0000),
-    ];
-    program
-        .into_iter()
-        .flat_map(|(code, jt, jf, k)| instruction(code, jt, jf, k))
-        .collect()
+    let program =
+        [(0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x0005_0000 | errno), (0x06, 0, 0, 0x7fff_0000)];
+    program.into_iter().flat_map(|(code, jt, jf, k)| instruction(code, jt, jf, k)).collect()
 }
 
 #[test]
@@ -46,33 +34,14 @@ fn capabilities_are_those_that_were_given() {
     }
     let some = 0x0000_0000_0000_04fb;
     for init in [false, true] {
-        let root = status(Container {
-            capabilities: some,
-            init,
-            ..Container::default()
-        });
-        for (set, value) in [
-            ("CapBnd", some),
-            ("CapPrm", some),
-            ("CapEff", some),
-            ("CapInh", 0),
-            ("CapAmb", 0),
-        ] {
+        let root = status(Container { capabilities: some, init, ..Container::default() });
+        for (set, value) in
+            [("CapBnd", some), ("CapPrm", some), ("CapEff", some), ("CapInh", 0), ("CapAmb", 0)]
+        {
             assert_eq!(root[set], format!("{value:016x}"), "{set}");
         }
-        let web = status(Container {
-            capabilities: some,
-            user: "web".into(),
-            init,
-            ..Container::default()
-        });
-        for (set, value) in [
-            ("CapBnd", some),
-            ("CapPrm", 0),
-            ("CapEff", 0),
-            ("CapInh", 0),
-            ("CapAmb", 0),
-        ] {
+        let web = status(Container { capabilities: some, user: "web".into(), init, ..Container::default() });
+        for (set, value) in [("CapBnd", some), ("CapPrm", 0), ("CapEff", 0), ("CapInh", 0), ("CapAmb", 0)] {
             assert_eq!(web[set], format!("{value:016x}"), "{set}");
         }
     }
@@ -83,16 +52,8 @@ fn an_init_has_no_more_than_its_process() {
     if !able() {
         return;
     }
-    let container = Container {
-        capabilities: 0xfb,
-        init: true,
-        ..shell("grep Cap /proc/1/status")
-    };
-    let ended = run(Container {
-        seccomp: refuse(170, 77),
-        no_new_privileges: true,
-        ..container
-    });
+    let container = Container { capabilities: 0xfb, init: true, ..shell("grep Cap /proc/1/status") };
+    let ended = run(Container { seccomp: refuse(170, 77), no_new_privileges: true, ..container });
     let expected = ["Inh", "Prm", "Eff", "Bnd", "Amb"].map(|set| match set {
         "Inh" | "Amb" => format!("Cap{set}:\t{:016x}\n", 0),
         _ => format!("Cap{set}:\t{:016x}\n", 0xfb),
@@ -110,16 +71,8 @@ fn a_filter_holds_with_and_without_new_privileges() {
     for no_new_privileges in [false, true] {
         for (user, init) in [("", false), ("web", false), ("", true), ("web", true)] {
             let script = "hostname other; grep -E 'NoNewPrivs|Seccomp:' /proc/self/status";
-            let container = Container {
-                seccomp: seccomp.clone(),
-                no_new_privileges,
-                init,
-                ..shell(script)
-            };
-            let ended = run(Container {
-                user: user.into(),
-                ..container
-            });
+            let container = Container { seccomp: seccomp.clone(), no_new_privileges, init, ..shell(script) };
+            let ended = run(Container { user: user.into(), ..container });
             assert!(ended.stderr().contains("Function not implemented"), "{ended:?}");
             let expected = format!("NoNewPrivs:\t{}\nSeccomp:\t2\n", u8::from(no_new_privileges));
             assert_eq!(ended.stdout(), expected);
@@ -132,11 +85,7 @@ fn a_filter_that_is_none_is_our_failure() {
     if !able() {
         return;
     }
-    let ended = run(Container {
-        seccomp: vec![1, 2, 3],
-        no_new_privileges: true,
-        ..shell("true")
-    });
+    let ended = run(Container { seccomp: vec![1, 2, 3], no_new_privileges: true, ..shell("true") });
     assert_eq!(ended.failure().0, 0);
     assert!(ended.failure().1.contains("filter"));
 }
@@ -148,12 +97,7 @@ fn no_descriptor_is_left_to_the_process() {
     }
     for terminal in [None, Some(WindowSize { rows: 1, columns: 1 })] {
         for init in [false, true] {
-            let ended = run(Container {
-                terminal,
-                init,
-                stdin: true,
-                ..command(&["ls", "/proc/self/fd"])
-            });
+            let ended = run(Container { terminal, init, stdin: true, ..command(&["ls", "/proc/self/fd"]) });
             // The fourth is the one that ls lists with.
             let listed: Vec<String> = ended.stdout().split_whitespace().map(str::to_owned).collect();
             assert_eq!(listed, ["0", "1", "2", "3"]);
@@ -167,11 +111,7 @@ fn signals_start_with_their_default_actions() {
         return;
     }
     for init in [false, true] {
-        let status = status(Container {
-            init,
-            capabilities: u64::MAX,
-            ..Container::default()
-        });
+        let status = status(Container { init, capabilities: u64::MAX, ..Container::default() });
         assert_eq!(status["SigBlk"], "0000000000000000");
     }
 }

@@ -44,16 +44,9 @@ pub(crate) fn image() -> TempDir {
     for applet in APPLETS.split_whitespace() {
         symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
-    write(
-        root.join("etc/passwd"),
-        "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001::/home/web:/bin/sh\n",
-    )
-    .unwrap();
-    write(
-        root.join("etc/group"),
-        "root:x:0:root\nbin:x:1:root\nweb:x:1001:\nlog:x:20:web\n",
-    )
-    .unwrap();
+    write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001::/home/web:/bin/sh\n")
+        .unwrap();
+    write(root.join("etc/group"), "root:x:0:root\nbin:x:1:root\nweb:x:1001:\nlog:x:20:web\n").unwrap();
     dir
 }
 
@@ -99,19 +92,10 @@ pub(crate) struct Ended {
 
 impl fmt::Debug for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            started,
-            failed,
-            exited,
-            ..
-        } = self;
+        let Self { started, failed, exited, .. } = self;
         let shown = |stream| self.text(stream).chars().take(300).collect::<String>();
         let streams = (shown(StreamId::STDOUT), shown(StreamId::STDERR));
-        let sizes: Vec<_> = self
-            .output
-            .iter()
-            .map(|(stream, bytes)| (stream.0, bytes.len()))
-            .collect();
+        let sizes: Vec<_> = self.output.iter().map(|(stream, bytes)| (stream.0, bytes.len())).collect();
         write!(f, "{started:?} {failed:?} {exited:?} {sizes:?} {streams:?}")
     }
 }
@@ -130,10 +114,7 @@ impl Ended {
         self.text(StreamId::STDERR)
     }
     pub(crate) fn failure(&self) -> (i32, &str) {
-        let failed = self
-            .failed
-            .as_ref()
-            .unwrap_or_else(|| panic!("it did not fail: {self:?}"));
+        let failed = self.failed.as_ref().unwrap_or_else(|| panic!("it did not fail: {self:?}"));
         (failed.kind, &failed.message)
     }
     fn text(&self, stream: StreamId) -> String {
@@ -200,45 +181,20 @@ pub(crate) fn connect(image: &Path) -> Running {
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let scratch = tempfile::tempdir().unwrap();
     let agent = Command::new("unshare")
-        .args([
-            "--mount",
-            "--net",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--propagation",
-            "private",
-        ])
-        .args([
-            Path::new(env!("CARGO_BIN_EXE_agent-on-host")),
-            image,
-            scratch.path(),
-        ])
+        .args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--propagation", "private"])
+        .args([Path::new(env!("CARGO_BIN_EXE_agent-on-host")), image, scratch.path()])
         .stdin(OwnedFd::from(theirs))
         .spawn()
         .unwrap();
     let (to_writer, orders) = channel();
     let copy = socket.try_clone().unwrap();
     let writer = Some(thread::spawn(move || write_orders(copy, orders)));
-    let windows = [StreamId::STDOUT, StreamId::STDERR]
-        .map(|id| (id, ReceiveWindow::default()))
-        .into();
+    let windows = [StreamId::STDOUT, StreamId::STDERR].map(|id| (id, ReceiveWindow::default())).into();
     let (decoder, end) = (Decoder::default(), Ended::default());
-    let mut running = Running {
-        agent,
-        socket,
-        decoder,
-        to_writer,
-        writer,
-        _image: None,
-        _scratch: scratch,
-        end,
-        windows,
-    };
+    let mut running =
+        Running { agent, socket, decoder, to_writer, writer, _image: None, _scratch: scratch, end, windows };
     let hello = running.next_message();
-    let Some(AgentSays::Hello(hello)) = hello else {
-        panic!("no hello but {hello:?}")
-    };
+    let Some(AgentSays::Hello(hello)) = hello else { panic!("no hello but {hello:?}") };
     assert_eq!(hello.version, VERSION);
     running
 }
@@ -291,9 +247,7 @@ impl Running {
     fn next_message(&mut self) -> Option<AgentSays> {
         loop {
             if let Some(frame) = self.decoder.next_frame().unwrap() {
-                let Frame::Message(bytes) = frame else {
-                    panic!("{frame:?} before a message")
-                };
+                let Frame::Message(bytes) = frame else { panic!("{frame:?} before a message") };
                 return FromAgent::decode(bytes).unwrap().says;
             }
             let n = self.socket.read(self.decoder.space()).unwrap();
@@ -321,11 +275,7 @@ impl Running {
                 Frame::Data(stream, bytes) => {
                     let window = self.windows.get_mut(&stream).unwrap();
                     window.received(bytes.len()).unwrap();
-                    self.end
-                        .output
-                        .entry(stream)
-                        .or_default()
-                        .extend_from_slice(bytes);
+                    self.end.output.entry(stream).or_default().extend_from_slice(bytes);
                     if let Some(more) = window.consumed(bytes.len()) {
                         let mut grant = Vec::new();
                         put_window(&mut grant, stream, more);

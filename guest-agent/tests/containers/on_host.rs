@@ -41,11 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // SAFETY: no thread was started, this is the only such value, and the library's children are shallow.
     let mut one = unsafe { OneThread::assume() };
     let machine = Machine {
-        image: FileSystem {
-            source: c"/source",
-            kind: c"",
-            flags: MountFlags::BIND,
-        },
+        image: FileSystem { source: c"/source", kind: c"", flags: MountFlags::BIND },
         killed_for_memory: || false,
     };
     one.close_all_but(stdin().as_fd())?;

@@ -5,7 +5,7 @@ use crate::host::{able, command, connect, image, run, shell, start, start_in};
 use isopod_protocol::StreamId;
 use isopod_protocol::frame::{put_data, put_window};
 use isopod_protocol::message::{Container, EtcFile, FailedKind, FromHost, Rlimit};
-use std::fs::{set_permissions, write};
+use std::fs::{create_dir, set_permissions, write};
 use std::os::unix::fs::PermissionsExt;
 
 #[test]
@@ -14,10 +14,7 @@ fn a_process_ends_with_its_code_after_its_streams() {
         return;
     }
     let ended = run(shell("echo out; echo err >&2; exit 7"));
-    assert_eq!(
-        (ended.code(), ended.stdout().as_str(), ended.stderr().as_str()),
-        (Some(7), "out\n", "err\n")
-    );
+    assert_eq!((ended.code(), ended.stdout().as_str(), ended.stderr().as_str()), (Some(7), "out\n", "err\n"));
     assert_eq!(ended.ends, [StreamId::STDOUT, StreamId::STDERR]);
     let started = ended.started.unwrap();
     assert!(started.mounts_us > 0 && started.mounts_us <= started.started_us);
@@ -41,24 +38,25 @@ fn a_container_with_all_of_dockers_defaults_runs() {
     ];
     let mut masked_paths: Vec<String> = masked.iter().map(|name| format!("/proc/{name}")).collect();
     masked_paths.push("/sys/firmware".into());
-    let read_only_paths = ["bus", "fs", "irq", "sys", "sysrq-trigger"]
-        .map(|name| format!("/proc/{name}"))
-        .to_vec();
-    let files = ["hosts", "hostname", "resolv.conf"].map(|name| EtcFile {
-        path: format!("/etc/{name}"),
-        content: b"text\n".to_vec(),
-    });
+    let read_only_paths =
+        ["bus", "fs", "irq", "sys", "sysrq-trigger"].map(|name| format!("/proc/{name}")).to_vec();
+    let files = ["hosts", "hostname", "resolv.conf"]
+        .map(|name| EtcFile { path: format!("/etc/{name}"), content: b"text\n".to_vec() });
     let container = Container {
         masked_paths,
         read_only_paths,
         files: files.to_vec(),
         ..command(&["/bin/echo", "hello"])
     };
-    let ended = run(Container {
-        no_new_privileges: true,
-        entropy: vec![7; 32],
-        ..container
-    });
+    let image = image();
+    for folder in ["dev", "proc", "sys"] {
+        create_dir(image.path().join(folder)).unwrap();
+    }
+    for file in ["hosts", "hostname", "resolv.conf"] {
+        write(image.path().join("etc").join(file), "").unwrap();
+    }
+    let container = Container { no_new_privileges: true, entropy: vec![7; 32], ..container };
+    let ended = start_in(image.path(), container).wait();
     assert_eq!((ended.code(), ended.stdout().as_str()), (Some(0), "hello\n"));
 }
 
@@ -77,10 +75,7 @@ fn a_process_that_kills_itself_ends_with_the_signal() {
         return;
     }
     // Pid 1 ignores what it has no handler for, as in Docker; its child does not.
-    let ended = run(Container {
-        init: true,
-        ..shell("kill -9 $$")
-    });
+    let ended = run(Container { init: true, ..shell("kill -9 $$") });
     assert_eq!(ended.code(), Some(128 + 9), "{ended:?}");
     let mut running = start(shell("echo ready; sleep 60"));
     running.until("ready");
@@ -94,16 +89,12 @@ fn a_signal_reaches_a_handler() {
     if !able() {
         return;
     }
-    let mut running = start(shell(
-        "trap 'echo caught; exit 3' TERM; echo ready; while :; do sleep 0.05; done",
-    ));
+    let mut running =
+        start(shell("trap 'echo caught; exit 3' TERM; echo ready; while :; do sleep 0.05; done"));
     running.until("ready");
     running.signal(15);
     let ended = running.wait();
-    assert_eq!(
-        (ended.code(), ended.stdout().as_str()),
-        (Some(3), "ready\ncaught\n")
-    );
+    assert_eq!((ended.code(), ended.stdout().as_str()), (Some(3), "ready\ncaught\n"));
 }
 
 #[test]
@@ -126,10 +117,7 @@ fn an_init_passes_signals_on_and_its_process_is_not_the_first() {
         return;
     }
     let script = "echo $$; trap 'echo caught; exit 4' TERM; echo ready; while :; do sleep 0.05; done";
-    let mut running = start(Container {
-        init: true,
-        ..shell(script)
-    });
+    let mut running = start(Container { init: true, ..shell(script) });
     running.until("ready");
     running.signal(15);
     let ended = running.wait();
@@ -144,11 +132,7 @@ fn an_init_reaps_orphans_and_holds_nothing_of_the_agents() {
         return;
     }
     let script = "(sleep 0.05 & exec true); sleep 0.3; cat /proc/[0-9]*/stat | grep -c ') Z'; ls /proc/1/fd | wc -l; ls -l /proc/1/exe";
-    let ended = run(Container {
-        init: true,
-        capabilities: u64::MAX,
-        ..shell(script)
-    });
+    let ended = run(Container { init: true, capabilities: u64::MAX, ..shell(script) });
     assert!(ended.stdout().starts_with("0\n1\n"), "{ended:?}");
 }
 
@@ -158,15 +142,8 @@ fn a_program_that_is_not_there_is_not_found() {
         return;
     }
     for name in ["no-such-program", "/bin/no-such-program", "/etc/passwd/x"] {
-        assert_eq!(
-            run(command(&[name])).failure().0,
-            FailedKind::NotFound as i32,
-            "{name}"
-        );
-        let with_init = Container {
-            init: true,
-            ..command(&[name])
-        };
+        assert_eq!(run(command(&[name])).failure().0, FailedKind::NotFound as i32, "{name}");
+        let with_init = Container { init: true, ..command(&[name]) };
         assert_eq!(run(with_init).failure().0, FailedKind::NotFound as i32, "{name}");
     }
 }
@@ -204,26 +181,13 @@ fn a_user_is_looked_up_in_the_image() {
         ("4242", "4242:0:0:/\n"),
         ("4242:77", "4242:77:77:/\n"),
     ] {
-        let ended = run(Container {
-            user: user.into(),
-            ..shell(script)
-        });
-        assert_eq!(
-            (ended.stdout().as_str(), ended.stderr().as_str()),
-            (expected, ""),
-            "{user}"
-        );
+        let ended = run(Container { user: user.into(), ..shell(script) });
+        assert_eq!((ended.stdout().as_str(), ended.stderr().as_str()), (expected, ""), "{user}");
     }
-    let ended = run(Container {
-        user: "nobody".into(),
-        ..shell(script)
-    });
+    let ended = run(Container { user: "nobody".into(), ..shell(script) });
     assert_eq!(
         ended.failure(),
-        (
-            FailedKind::NoSuchUser as i32,
-            "there is no user nobody in the image's /etc/passwd"
-        )
+        (FailedKind::NoSuchUser as i32, "there is no user nobody in the image's /etc/passwd")
     );
 }
 
@@ -232,15 +196,8 @@ fn an_environment_is_passed_on_exactly() {
     if !able() {
         return;
     }
-    let env = vec![
-        b"PATH=/bin".to_vec(),
-        b"A=1=2 \xff".to_vec(),
-        b"HOME=/elsewhere".to_vec(),
-    ];
-    let ended = run(Container {
-        env,
-        ..command(&["env"])
-    });
+    let env = vec![b"PATH=/bin".to_vec(), b"A=1=2 \xff".to_vec(), b"HOME=/elsewhere".to_vec()];
+    let ended = run(Container { env, ..command(&["env"]) });
     let expected = b"PATH=/bin\nA=1=2 \xff\nHOME=/elsewhere\n";
     assert_eq!(ended.output[&StreamId::STDOUT], expected);
 }
@@ -250,10 +207,7 @@ fn a_container_without_a_path_has_dockers() {
     if !able() {
         return;
     }
-    let ended = run(Container {
-        env: vec![],
-        ..command(&["env"])
-    });
+    let ended = run(Container { env: vec![], ..command(&["env"]) });
     assert_eq!(ended.stdout(), "HOME=/root\n");
 }
 
@@ -262,10 +216,7 @@ fn a_working_directory_is_made_if_it_is_missing() {
     if !able() {
         return;
     }
-    let ended = run(Container {
-        cwd: b"/srv/a/b".to_vec(),
-        ..shell("pwd; stat -c %a:%u . ..; umask")
-    });
+    let ended = run(Container { cwd: b"/srv/a/b".to_vec(), ..shell("pwd; stat -c %a:%u . ..; umask") });
     assert_eq!(ended.stdout(), "/srv/a/b\n755:0\n755:0\n0022\n");
 }
 
@@ -274,15 +225,8 @@ fn limits_hold() {
     if !able() {
         return;
     }
-    let rlimits = vec![Rlimit {
-        resource: 7,
-        soft: 123,
-        hard: 456,
-    }];
-    let ended = run(Container {
-        rlimits,
-        ..shell("ulimit -n; ulimit -Hn")
-    });
+    let rlimits = vec![Rlimit { resource: 7, soft: 123, hard: 456 }];
+    let ended = run(Container { rlimits, ..shell("ulimit -n; ulimit -Hn") });
     assert_eq!(ended.stdout(), "123\n456\n");
 }
 
@@ -295,12 +239,7 @@ fn a_host_that_breaks_the_protocol_is_hung_up_on() {
     let (mut data, mut room) = (Vec::new(), Vec::new());
     put_data(&mut data, StreamId::STDIN, b"early");
     put_window(&mut room, StreamId::STDOUT, 1);
-    for nonsense in [
-        vec![0xff; 8],
-        data,
-        room,
-        vec![3, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff],
-    ] {
+    for nonsense in [vec![0xff; 8], data, room, vec![3, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff]] {
         let mut agent = connect(image.path());
         agent.raw(nonsense);
         assert!(agent.is_hung_up_on());

@@ -26,17 +26,10 @@ fn a_read_only_root_has_its_tmpfs() {
     if !able() {
         return;
     }
-    let tmpfs = vec![Tmpfs {
-        target: "/work/dir".into(),
-        options: "size=1m,mode=1770,exec".into(),
-    }];
+    let tmpfs = vec![Tmpfs { target: "/work/dir".into(), options: "size=1m,mode=1770,exec".into() }];
     let script =
         "touch /x; touch /work/dir/x && echo writable; grep ' /work/dir ' /proc/mounts; touch /dev/shm/x";
-    let ended = run(Container {
-        read_only_root: true,
-        tmpfs,
-        ..shell(script)
-    });
+    let ended = run(Container { read_only_root: true, tmpfs, ..shell(script) });
     assert!(ended.stderr().contains("Read-only file system"));
     assert!(
         ended
@@ -78,10 +71,7 @@ fn the_kernels_file_systems_are_mounted_as_they_should_be() {
     let ended = run(shell("cut -d' ' -f2,3,4 /proc/mounts"));
     let mounts: Vec<String> = ended.stdout().lines().map(str::to_owned).collect();
     let has = |start: &str| {
-        assert!(
-            mounts.iter().any(|line| line.starts_with(start)),
-            "no {start} in {mounts:#?}"
-        );
+        assert!(mounts.iter().any(|line| line.starts_with(start)), "no {start} in {mounts:#?}");
     };
     has("/ overlay rw,");
     has("/dev tmpfs rw,nosuid");
@@ -102,26 +92,11 @@ fn small_files_lie_over_the_images_and_can_be_written() {
     let image = image();
     write(image.path().join("etc/hosts"), "the image's").unwrap();
     symlink("../run/stub/resolv.conf", image.path().join("etc/resolv.conf")).unwrap();
-    let file = |path: &str| EtcFile {
-        path: path.into(),
-        content: format!("for {path}\n").into_bytes(),
-    };
-    let files = vec![
-        file("/etc/hosts"),
-        file("/etc/hostname"),
-        file("/etc/resolv.conf"),
-        file("/opt/deep/file"),
-    ];
+    let file = |path: &str| EtcFile { path: path.into(), content: format!("for {path}\n").into_bytes() };
+    let files =
+        vec![file("/etc/hosts"), file("/etc/hostname"), file("/etc/resolv.conf"), file("/opt/deep/file")];
     let script = "cat /etc/hosts /etc/hostname /run/stub/resolv.conf /opt/deep/file; echo more >>/etc/hosts && stat -c %a /etc/hosts";
-    let ended = start_in(
-        image.path(),
-        Container {
-            files,
-            read_only_root: true,
-            ..shell(script)
-        },
-    )
-    .wait();
+    let ended = start_in(image.path(), Container { files, read_only_root: true, ..shell(script) }).wait();
     let expected = "for /etc/hosts\nfor /etc/hostname\nfor /etc/resolv.conf\nfor /opt/deep/file\n644\n";
     assert_eq!((ended.stdout().as_str(), ended.stderr().as_str()), (expected, ""));
     assert!(!image.path().join("run").exists());
@@ -148,13 +123,7 @@ fn a_mount_point_that_is_no_folder_leads_nowhere_outside() {
     }
     let canary = tempfile::tempdir().unwrap();
     for path in ["dev", "proc", "sys", "etc", "tmp"] {
-        for how in [
-            "absolute link",
-            "link out",
-            "link to itself",
-            "link to the agent",
-            "file",
-        ] {
+        for how in ["absolute link", "link out", "link to itself", "link to the agent", "file"] {
             let image = image();
             if path == "etc" {
                 for file in ["passwd", "group"] {
@@ -162,29 +131,16 @@ fn a_mount_point_that_is_no_folder_leads_nowhere_outside() {
                 }
             }
             spoil(image.path(), path, how);
-            let files = vec![EtcFile {
-                path: "/etc/hosts".into(),
-                content: b"hosts".to_vec(),
-            }];
-            let tmpfs = vec![Tmpfs {
-                target: "/tmp".into(),
-                options: String::new(),
-            }];
+            let files = vec![EtcFile { path: "/etc/hosts".into(), content: b"hosts".to_vec() }];
+            let tmpfs = vec![Tmpfs { target: "/tmp".into(), options: String::new() }];
             let masked_paths = vec!["/proc/kcore".into(), "/sys/firmware".into()];
-            let container = Container {
-                files,
-                tmpfs,
-                masked_paths,
-                ..shell("ls /agent /image /rw /source; ls /")
-            };
+            let container =
+                Container { files, tmpfs, masked_paths, ..shell("ls /agent /image /rw /source; ls /") };
             let ended = start_in(image.path(), container).wait();
             // Either it does not start, or it is in its root and nowhere else.
             if ended.failed.is_none() {
                 let root = ended.stdout();
-                assert!(
-                    !root.contains("upper") && !root.contains("source"),
-                    "{path} as {how}: {root}"
-                );
+                assert!(!root.contains("upper") && !root.contains("source"), "{path} as {how}: {root}");
             }
             assert!(!image.path().join("tmp/hosts").exists());
         }
@@ -203,14 +159,8 @@ fn a_working_directory_never_leads_out() {
         assert!(ended.failed.is_some(), "{n}: {}", ended.stdout());
     }
     for cwd in ["/proc/self/cwd", "/proc/self/root", "/proc/1/cwd/.."] {
-        let ended = run(Container {
-            cwd: cwd.into(),
-            ..shell("ls -d ../upper upper bin")
-        });
-        assert!(
-            ended.failed.is_some() || ended.stdout() == "bin\n",
-            "{cwd}: {ended:?}"
-        );
+        let ended = run(Container { cwd: cwd.into(), ..shell("ls -d ../upper upper bin") });
+        assert!(ended.failed.is_some() || ended.stdout() == "bin\n", "{cwd}: {ended:?}");
     }
 }
 
@@ -223,37 +173,14 @@ fn masked_paths_are_empty_and_read_only_paths_are_read_only() {
     create_dir(image.path().join("secret")).unwrap();
     write(image.path().join("secret/key"), "x").unwrap();
     write(image.path().join("file"), "y").unwrap();
-    let masked_paths = [
-        "/secret",
-        "/file",
-        "/proc/interrupts",
-        "/sys/firmware",
-        "/not/there",
-    ]
-    .map(Into::into)
-    .to_vec();
+    let masked_paths =
+        ["/secret", "/file", "/proc/interrupts", "/sys/firmware", "/not/there"].map(Into::into).to_vec();
     let read_only_paths = ["/proc/sys", "/etc", "/not/there"].map(Into::into).to_vec();
     let script = "ls -A /secret /sys/firmware; wc -c </file; wc -c </proc/interrupts; touch /secret/x; \
         echo 1 >/proc/sys/kernel/domainname; touch /etc/x; grep ' /proc/sys ' /proc/mounts | cut -d' ' -f4";
-    let ended = start_in(
-        image.path(),
-        Container {
-            masked_paths,
-            read_only_paths,
-            ..shell(script)
-        },
-    )
-    .wait();
-    assert_eq!(
-        ended.stdout(),
-        "/secret:\n\n/sys/firmware:\n0\n0\nro,nosuid,nodev,noexec,relatime\n"
-    );
-    assert_eq!(
-        ended.stderr().matches("Read-only file system").count(),
-        3,
-        "{}",
-        ended.stderr()
-    );
+    let ended = start_in(image.path(), Container { masked_paths, read_only_paths, ..shell(script) }).wait();
+    assert_eq!(ended.stdout(), "/secret:\n\n/sys/firmware:\n0\n0\nro,nosuid,nodev,noexec,relatime\n");
+    assert_eq!(ended.stderr().matches("Read-only file system").count(), 3, "{}", ended.stderr());
 }
 
 #[test]
@@ -267,10 +194,7 @@ fn a_null_device_of_the_images_masks_nothing() {
     let masked_paths = vec!["/proc/interrupts".into()];
     let ended = start_in(
         image.path(),
-        Container {
-            masked_paths,
-            ..shell("cat /proc/interrupts; stat -c %F /dev/null")
-        },
+        Container { masked_paths, ..shell("cat /proc/interrupts; stat -c %F /dev/null") },
     );
     assert_eq!(ended.wait().stdout(), "character special file\n");
 }

@@ -22,10 +22,7 @@ fn eight_mebibytes_come_back_as_they_went() {
         return;
     }
     let bytes = noise(8 << 20);
-    let running = start(Container {
-        stdin: true,
-        ..shell("cat")
-    });
+    let running = start(Container { stdin: true, ..shell("cat") });
     running.stdin(&bytes).end_stdin();
     let ended = running.wait();
     assert_eq!(ended.code(), Some(0));
@@ -37,9 +34,7 @@ fn two_streams_at_once_stay_apart() {
     if !able() {
         return;
     }
-    let ended = run(shell(
-        "yes out | head -c 3000000 & yes error | head -c 3000000 >&2; wait",
-    ));
+    let ended = run(shell("yes out | head -c 3000000 & yes error | head -c 3000000 >&2; wait"));
     assert_eq!(ended.output[&StreamId::STDOUT].len(), 3_000_000);
     assert!(ended.stdout().lines().all(|line| "out".starts_with(line)));
     assert!(ended.stderr().lines().all(|line| "error".starts_with(line)));
@@ -59,21 +54,12 @@ fn a_process_that_stops_reading_does_not_stop_the_host() {
     if !able() {
         return;
     }
-    let running = start(Container {
-        stdin: true,
-        ..shell("head -c 10 | wc -c; exec <&-; sleep 0.3; echo done")
-    });
+    let running =
+        start(Container { stdin: true, ..shell("head -c 10 | wc -c; exec <&-; sleep 0.3; echo done") });
     running.stdin(&noise(4 << 20)).end_stdin();
     let ended = running.wait();
     assert_eq!(ended.stdout(), "10\ndone\n");
-    assert_eq!(
-        ended
-            .ends
-            .iter()
-            .filter(|stream| **stream == StreamId::STDIN)
-            .count(),
-        1
-    );
+    assert_eq!(ended.ends.iter().filter(|stream| **stream == StreamId::STDIN).count(), 1);
 }
 
 #[test]
@@ -81,9 +67,7 @@ fn everything_that_was_written_before_the_end_arrives() {
     if !able() {
         return;
     }
-    let ended = run(shell(
-        "(yes | head -c 1000000; sleep 5) & sleep 0.5; head -c 60000 /dev/zero",
-    ));
+    let ended = run(shell("(yes | head -c 1000000; sleep 5) & sleep 0.5; head -c 60000 /dev/zero"));
     assert_eq!(ended.output[&StreamId::STDOUT].len(), 1_060_000);
 }
 
@@ -92,22 +76,12 @@ fn streams_can_be_opened_by_name_even_by_somebody_else_than_root() {
     if !able() {
         return;
     }
-    let ended = run(Container {
-        user: "web".into(),
-        ..shell("echo o >/dev/stdout; echo e >/dev/stderr")
-    });
+    let ended = run(Container { user: "web".into(), ..shell("echo o >/dev/stdout; echo e >/dev/stderr") });
     assert_eq!((ended.stdout().as_str(), ended.stderr().as_str()), ("o\n", "e\n"));
 }
 
 fn on_terminal(script: &str) -> Container {
-    Container {
-        terminal: Some(WindowSize {
-            rows: 33,
-            columns: 101,
-        }),
-        stdin: true,
-        ..shell(script)
-    }
+    Container { terminal: Some(WindowSize { rows: 33, columns: 101 }), stdin: true, ..shell(script) }
 }
 
 #[test]
@@ -118,10 +92,7 @@ fn a_terminal_has_a_size_and_a_session() {
     for init in [false, true] {
         let script =
             "tty; stty size; test -t 0 && test -t 1 && test -t 2 && echo yes; ls -l /dev/console | cut -c1";
-        let ended = run(Container {
-            init,
-            ..on_terminal(script)
-        });
+        let ended = run(Container { init, ..on_terminal(script) });
         assert_eq!(ended.stdout(), "/dev/pts/0\r\n33 101\r\nyes\r\nc\r\n");
         assert_eq!((ended.code(), ended.stderr().as_str()), (Some(0), ""));
     }
@@ -132,9 +103,8 @@ fn a_terminal_echoes_and_its_keys_are_signals() {
     if !able() {
         return;
     }
-    let mut running = start(on_terminal(
-        "trap 'echo int; exit 5' INT; echo ready; cat; while :; do sleep 0.05; done",
-    ));
+    let mut running =
+        start(on_terminal("trap 'echo int; exit 5' INT; echo ready; cat; while :; do sleep 0.05; done"));
     running.until("ready");
     running.stdin(b"typed\n");
     running.until("typed\r\ntyped\r\n");
@@ -182,9 +152,7 @@ fn a_terminal_belongs_to_its_user() {
     if !able() {
         return;
     }
-    let ended = run(Container {
-        user: "web".into(),
-        ..on_terminal("stat -c %u:%g:%a /dev/pts/0; echo x >/dev/tty")
-    });
+    let ended =
+        run(Container { user: "web".into(), ..on_terminal("stat -c %u:%g:%a /dev/pts/0; echo x >/dev/tty") });
     assert_eq!(ended.stdout(), "1000:5:620\r\nx\r\n");
 }
