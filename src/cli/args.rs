@@ -12,11 +12,7 @@ use std::fs;
 
 /// An error about what a flag was given.
 pub(super) fn bad(flag: &str, value: &str, why: impl Into<Box<dyn Error + Send + Sync>>) -> EngineError {
-    EngineError::new(
-        Kind::Invalid,
-        format!("{flag} {} is not possible", value.escape_debug()),
-    )
-    .because(why)
+    EngineError::new(Kind::Invalid, format!("{flag} {} is not possible", value.escape_debug())).because(why)
 }
 
 pub(super) fn memory(text: &str) -> Result<Memory> {
@@ -43,9 +39,7 @@ pub(super) fn cpus(text: &str) -> Result<Vcpus> {
 /// `NAME=SOFT[:HARD]`; -1 is unlimited.
 pub(super) fn ulimit(text: &str) -> Result<Ulimit> {
     let bad = |why: &str| bad("--ulimit", text, why);
-    let (name, limits) = text
-        .split_once('=')
-        .ok_or_else(|| bad("the form is NAME=SOFT[:HARD]"))?;
+    let (name, limits) = text.split_once('=').ok_or_else(|| bad("the form is NAME=SOFT[:HARD]"))?;
     let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
     let number = |n: &str| match n {
         "-1" | "unlimited" => Ok(UNLIMITED),
@@ -78,10 +72,7 @@ pub(super) fn capabilities(add: &[String], drop: &[String]) -> Result<Capabiliti
 }
 
 pub(super) fn security(options: &[String], capabilities: Capabilities) -> Result<SecuritySpec> {
-    let mut security = SecuritySpec {
-        capabilities,
-        ..SecuritySpec::default()
-    };
+    let mut security = SecuritySpec { capabilities, ..SecuritySpec::default() };
     for option in options {
         let (name, value) = option.split_once(['=', ':']).unwrap_or((option, ""));
         match (name, value) {
@@ -144,43 +135,23 @@ mod tests {
 
     #[test]
     fn limits_have_one_or_two_numbers() {
-        assert_eq!(
-            ulimit("nofile=1024:2048").unwrap(),
-            Ulimit::new("nofile", 1024, 2048).unwrap()
-        );
-        assert_eq!(
-            ulimit("core=-1").unwrap(),
-            Ulimit::new("core", UNLIMITED, UNLIMITED).unwrap()
-        );
-        for bad in [
-            "nofile",
-            "nofile=",
-            "nofile=2:1",
-            "nofile=1:2:3",
-            "files=1",
-            "nofile=x",
-        ] {
+        assert_eq!(ulimit("nofile=1024:2048").unwrap(), Ulimit::new("nofile", 1024, 2048).unwrap());
+        assert_eq!(ulimit("core=-1").unwrap(), Ulimit::new("core", UNLIMITED, UNLIMITED).unwrap());
+        for bad in ["nofile", "nofile=", "nofile=2:1", "nofile=1:2:3", "files=1", "nofile=x"] {
             assert!(ulimit(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn a_tmpfs_is_a_path_and_options() {
-        assert_eq!(
-            tmpfs("/run:rw,size=64m").unwrap(),
-            TmpfsMount::new("/run", "rw,size=64m").unwrap()
-        );
+        assert_eq!(tmpfs("/run:rw,size=64m").unwrap(), TmpfsMount::new("/run", "rw,size=64m").unwrap());
         assert!(tmpfs("run").is_err() && tmpfs("/run:upperdir=/x").is_err());
     }
 
     #[test]
     fn security_options_are_told_apart() {
-        let options = own(&[
-            "seccomp=unconfined",
-            "no-new-privileges",
-            "systempaths=unconfined",
-            "label=disable",
-        ]);
+        let options =
+            own(&["seccomp=unconfined", "no-new-privileges", "systempaths=unconfined", "label=disable"]);
         let security = security(&options, Capabilities::DEFAULT).unwrap();
         assert_eq!(security.seccomp, Seccomp::Unconfined);
         assert!(security.no_new_privileges && security.system_paths_unconfined);
@@ -188,11 +159,7 @@ mod tests {
 
     #[test]
     fn what_the_guest_has_not_is_unsupported_and_what_nobody_has_invalid() {
-        let kind = |option| {
-            security(&own(&[option]), Capabilities::DEFAULT)
-                .unwrap_err()
-                .kind()
-        };
+        let kind = |option| security(&own(&[option]), Capabilities::DEFAULT).unwrap_err().kind();
         assert_eq!(kind("apparmor=docker-default"), Kind::Unsupported);
         assert_eq!(kind("label=type:x"), Kind::Unsupported);
         assert_eq!(kind("no-such=thing"), Kind::Invalid);

@@ -32,10 +32,6 @@ fn told(check: &Check) -> String {
         Verdict::Notice => "note",
         Verdict::Bad => "BAD",
     };
-    let cure = check
-        .cure
-        .as_ref()
-        .map(|cure| format!("{:22}→ {cure}\n", ""))
-        .unwrap_or_default();
+    let cure = check.cure.as_ref().map(|cure| format!("{:22}→ {cure}\n", "")).unwrap_or_default();
     format!("{verdict:<5} {:<15} {}\n{cure}", check.name, check.found)
 }

@@ -105,10 +105,7 @@ mod tests {
     #[test]
     fn a_file_has_comments_blank_lines_and_leading_space() {
         let text = "\u{feff}# comment\n\n  A=1 \nHERE\nGONE\nB=a b # not a comment\r\n";
-        assert_eq!(
-            file(text).unwrap(),
-            ["A=1 ", "HERE=value", "B=a b # not a comment"]
-        );
+        assert_eq!(file(text).unwrap(), ["A=1 ", "HERE=value", "B=a b # not a comment"]);
     }
 
     #[test]
@@ -123,10 +120,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("env");
         fs::write(&path, "A=1\n").unwrap();
-        assert_eq!(
-            shown(variables(slice::from_ref(&path), &["A=2".into()], here).unwrap()),
-            ["A=1", "A=2"]
-        );
+        assert_eq!(shown(variables(slice::from_ref(&path), &["A=2".into()], here).unwrap()), ["A=1", "A=2"]);
         assert!(variables(&[folder.path().join("none")], &[], here).is_err());
     }
 }

@@ -81,10 +81,7 @@ mod tests {
     #[test]
     fn codes_are_dockers() {
         let code = |kind| Failure::of_run(EngineError::new(kind, "x")).code();
-        assert_eq!(
-            [Kind::NoCommand, Kind::NotExecutable, Kind::Io].map(code),
-            [127, 126, 125]
-        );
+        assert_eq!([Kind::NoCommand, Kind::NotExecutable, Kind::Io].map(code), [127, 126, 125]);
         assert_eq!(Failure::from(EngineError::new(Kind::NotFound, "x")).code(), 1);
     }
 }

@@ -9,9 +9,7 @@ const HOUR: u64 = 60 * MINUTE;
 
 /// Seconds since the epoch.
 pub(super) fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
 /// `About an hour`, `3 days`.
@@ -42,11 +40,7 @@ pub(super) fn size(bytes: u64) -> String {
     };
     let units = (0u32..).zip(UNITS);
     let fits = |(unit, _): &(u32, &str)| in_unit(*unit) < 100_000;
-    let (unit, name) = units
-        .clone()
-        .find(fits)
-        .or_else(|| units.last())
-        .unwrap_or((0, UNITS[0]));
+    let (unit, name) = units.clone().find(fits).or_else(|| units.last()).unwrap_or((0, UNITS[0]));
     let shown = in_unit(unit);
     let (whole, part) = (shown / 100, shown % 100);
     let number = if part == 0 {
@@ -69,9 +63,7 @@ fn rounded(hundredths: u128) -> u128 {
 
 /// `64m`, `1.5g`, `512MiB`, `1048576`: binary units, as Docker takes them for memory.
 pub(super) fn bytes(text: &str) -> Option<u64> {
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits);
     let shift = match suffix.trim_start().to_ascii_lowercase().as_str() {
         "" | "b" => 0,
@@ -102,9 +94,7 @@ pub(super) fn rfc3339(text: &str) -> Option<u64> {
     if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 24 || minute > 59 || second > 60 {
         return None;
     }
-    let zone = text
-        .get(19..)?
-        .trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
+    let zone = text.get(19..)?.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
     let offset = match zone.split_at_checked(1)? {
         ("Z" | "z", "") => 0,
         (sign @ ("+" | "-"), rest) => {

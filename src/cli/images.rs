@@ -25,23 +25,11 @@ pub(super) struct ImagesArgs {
 
 const NONE: &str = "<none>";
 const SHORT: usize = 12;
-const FIELDS: [&str; 7] = [
-    "Repository",
-    "Tag",
-    "Digest",
-    "ID",
-    "CreatedAt",
-    "CreatedSince",
-    "Size",
-];
+const FIELDS: [&str; 7] = ["Repository", "Tag", "Digest", "ID", "CreatedAt", "CreatedSince", "Size"];
 
 pub(super) fn run(global: &Global, args: &ImagesArgs) -> Outcome {
-    let images: Vec<Fields> = global
-        .engine()?
-        .images()?
-        .iter()
-        .map(|image| fields(image, args.no_trunc))
-        .collect();
+    let images: Vec<Fields> =
+        global.engine()?.images()?.iter().map(|image| fields(image, args.no_trunc)).collect();
     let format = match (&args.format, args.quiet, args.digests) {
         (Some(format), ..) => format.as_str(),
         (None, true, _) => "{{.ID}}",
@@ -67,10 +55,7 @@ fn heading(digests: bool) -> Vec<String> {
 fn row(image: &Fields, digests: bool) -> Vec<String> {
     let shown = ["Repository", "Tag", "Digest", "ID", "CreatedSince", "Size"];
     let shown = shown.into_iter().filter(|name| digests || *name != "Digest");
-    shown
-        .filter_map(|name| image.iter().find(|(n, _)| *n == name))
-        .map(|(_, value)| value.clone())
-        .collect()
+    shown.filter_map(|name| image.iter().find(|(n, _)| *n == name)).map(|(_, value)| value.clone()).collect()
 }
 
 fn fields(image: &Summary, whole: bool) -> Fields {
@@ -82,28 +67,10 @@ fn fields(image: &Summary, whole: bool) -> Fields {
     let since = since.map(|at| format!("{} ago", human::duration(human::now().saturating_sub(at))));
     vec![
         ("Repository", reference.map_or_else(none, |r| r.familiar_name())),
-        (
-            "Tag",
-            reference.and_then(|r| r.tag()).map_or_else(none, str::to_owned),
-        ),
+        ("Tag", reference.and_then(|r| r.tag()).map_or_else(none, str::to_owned)),
         ("Digest", digest.clone()),
-        (
-            "ID",
-            if whole {
-                digest.clone()
-            } else {
-                hex[..hex.len().min(SHORT)].to_owned()
-            },
-        ),
-        (
-            "CreatedAt",
-            image
-                .created
-                .clone()
-                .unwrap_or_else(|| "N/A".to_owned())
-                .escape_debug()
-                .to_string(),
-        ),
+        ("ID", if whole { digest.clone() } else { hex[..hex.len().min(SHORT)].to_owned() }),
+        ("CreatedAt", image.created.clone().unwrap_or_else(|| "N/A".to_owned()).escape_debug().to_string()),
         ("CreatedSince", since.unwrap_or_else(|| "N/A".to_owned())),
         ("Size", human::size(image.size)),
     ]

@@ -19,9 +19,7 @@ pub(super) fn run(args: &ManArgs) -> Outcome {
     let failed = |e| EngineError::new(Kind::Io, "cannot write the man pages").because(e);
     match &args.folder {
         Some(folder) => {
-            fs::create_dir_all(folder)
-                .and_then(|()| generate_to(command(), folder))
-                .map_err(failed)?;
+            fs::create_dir_all(folder).and_then(|()| generate_to(command(), folder)).map_err(failed)?;
         }
         None => {
             let mut page = Vec::new();

@@ -117,10 +117,7 @@ mod tests {
 
     #[test]
     fn the_data_root_may_be_named_before_and_after_the_verb() {
-        for words in [
-            ["isopod", "--data-root", "/x", "ps"],
-            ["isopod", "ps", "--data-root", "/x"],
-        ] {
+        for words in [["isopod", "--data-root", "/x", "ps"], ["isopod", "ps", "--data-root", "/x"]] {
             let cli = Cli::try_parse_from(words).unwrap();
             assert_eq!(cli.global.options().data_root, PathBuf::from("/x"));
         }

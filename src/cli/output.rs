@@ -11,9 +11,7 @@ pub(super) fn data(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => {
-            Err(EngineError::new(Kind::Io, "cannot write to stdout")
-                .because(e)
-                .into())
+            Err(EngineError::new(Kind::Io, "cannot write to stdout").because(e).into())
         }
         _ => Ok(()),
     }
@@ -44,19 +42,12 @@ pub(super) fn usage(error: &clap::Error) -> u8 {
 pub(super) fn columns(rows: &[Vec<String>]) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
-        rows.iter()
-            .filter_map(|r| r.get(column))
-            .map(|c| c.chars().count())
-            .max()
-            .unwrap_or(0)
+        rows.iter().filter_map(|r| r.get(column)).map(|c| c.chars().count()).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..count).map(width).collect();
     let mut text = String::new();
     for row in rows {
-        let cells = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"));
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
         text.push_str(cells.collect::<Vec<_>>().join("   ").trim_end());
         text.push('\n');
     }
@@ -84,10 +75,7 @@ impl LoadProgress {
             (false, true) => How::Bars,
             (false, false) => How::Lines,
         };
-        Self {
-            how,
-            bar: ProgressBar::hidden(),
-        }
+        Self { how, bar: ProgressBar::hidden() }
     }
 }
 
@@ -123,12 +111,7 @@ impl Progress for LoadProgress {
 fn name_of(layer: &LayerProgress) -> String {
     let digest = layer.diff_id.to_string();
     let hex = digest.strip_prefix("sha256:").unwrap_or(&digest);
-    format!(
-        "layer {}/{} {}",
-        layer.number,
-        layer.of,
-        &hex[..hex.len().min(12)]
-    )
+    format!("layer {}/{} {}", layer.number, layer.of, &hex[..hex.len().min(12)])
 }
 
 /// Whether somebody types what we read.

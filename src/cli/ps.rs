@@ -23,27 +23,15 @@ pub(super) struct PsArgs {
     format: Option<String>,
 }
 
-const FIELDS: [&str; 9] = [
-    "ID",
-    "Image",
-    "Command",
-    "CreatedAt",
-    "RunningFor",
-    "State",
-    "Status",
-    "Names",
-    "Labels",
-];
+const FIELDS: [&str; 9] =
+    ["ID", "Image", "Command", "CreatedAt", "RunningFor", "State", "Status", "Names", "Labels"];
 /// As much of a command as the table shows.
 const COMMAND: usize = 20;
 
 pub(super) fn run(global: &Global, args: &PsArgs) -> Outcome {
     let now = human::now();
     let list = global.engine()?.list(args.all)?;
-    let list: Vec<Fields> = list
-        .iter()
-        .map(|record| fields(record, now, args.no_trunc))
-        .collect();
+    let list: Vec<Fields> = list.iter().map(|record| fields(record, now, args.no_trunc)).collect();
     let format = match (&args.format, args.quiet) {
         (Some(format), _) => format.as_str(),
         (None, true) => "{{.ID}}",
@@ -69,29 +57,14 @@ fn row(fields: &Fields) -> Vec<String> {
 }
 
 fn fields(record: &Record, now: u64, whole: bool) -> Fields {
-    let labels: Vec<String> = record
-        .spec
-        .labels
-        .iter()
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
+    let labels: Vec<String> =
+        record.spec.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     vec![
-        (
-            "ID",
-            if whole {
-                record.id.as_str()
-            } else {
-                record.id.short()
-            }
-            .to_owned(),
-        ),
+        ("ID", if whole { record.id.as_str() } else { record.id.short() }.to_owned()),
         ("Image", plain(&record.spec.image)),
         ("Command", command(record, whole)),
         ("CreatedAt", record.created.to_string()),
-        (
-            "RunningFor",
-            format!("{} ago", human::duration(now.saturating_sub(record.created))),
-        ),
+        ("RunningFor", format!("{} ago", human::duration(now.saturating_sub(record.created)))),
         ("State", record.state.name().to_owned()),
         ("Status", status(&record.state, now)),
         ("Names", record.name.to_string()),
@@ -111,9 +84,7 @@ fn command(record: &Record, whole: bool) -> String {
 
 /// What was typed or came with an image, on one line of a terminal.
 fn plain(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 fn status(state: &State, now: u64) -> String {
@@ -121,11 +92,9 @@ fn status(state: &State, now: u64) -> String {
         State::Created => "Created".to_owned(),
         State::Starting => "Starting".to_owned(),
         State::Running { since } => format!("Up {}", human::duration(now.saturating_sub(*since))),
-        State::Exited(exit) => format!(
-            "Exited ({}) {} ago",
-            exit.code,
-            human::duration(now.saturating_sub(exit.at))
-        ),
+        State::Exited(exit) => {
+            format!("Exited ({}) {} ago", exit.code, human::duration(now.saturating_sub(exit.at)))
+        }
     }
 }
 
@@ -137,10 +106,7 @@ mod tests {
     #[test]
     fn a_status_is_told_in_dockers_words() {
         assert_eq!(status(&State::Running { since: 10 }, 15), "Up 5 seconds");
-        assert_eq!(
-            status(&State::Exited(Exit::new(137, 0)), 120),
-            "Exited (137) 2 minutes ago"
-        );
+        assert_eq!(status(&State::Exited(Exit::new(137, 0)), 120), "Exited (137) 2 minutes ago");
     }
 
     #[test]

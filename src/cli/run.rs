@@ -6,7 +6,7 @@ use super::error::{Failure, chain};
 use super::{Global, Outcome, env, output};
 use clap::{ArgAction, Args, ValueHint};
 use isopod_engine::spec::{Console, ContainerSpec, Cwd, MachineSpec, ProcessSpec, RootSpec};
-use isopod_engine::timings::Row;
+use isopod_engine::timings::{Counters, Row};
 use isopod_engine::{Engine, EngineError, Kind, Result, Streams, Timings, Word};
 use std::env::var_os;
 use std::ffi::OsString;
@@ -103,9 +103,8 @@ pub(super) struct RunArgs {
 
 pub(super) fn run(global: &Global, args: RunArgs, timings: &mut Timings) -> Outcome {
     let format = args.timings.clone();
-    let finished = args
-        .into_spec()
-        .and_then(|spec| Engine::open(global.options())?.run(spec, Streams::own(), timings));
+    let finished =
+        args.into_spec().and_then(|spec| Engine::open(global.options())?.run(spec, Streams::own(), timings));
     if let Some(format) = format {
         output::talk(&timings_table(timings, &format));
     }
@@ -126,20 +125,14 @@ impl RunArgs {
     fn into_spec(self) -> Result<ContainerSpec> {
         let mut what = self.what.into_iter();
         let image = what.next().unwrap_or_default();
-        let image = image
-            .into_string()
-            .map_err(|i| bad("IMAGE", &i.to_string_lossy(), "it is not UTF-8"))?;
+        let image = image.into_string().map_err(|i| bad("IMAGE", &i.to_string_lossy(), "it is not UTF-8"))?;
         let capabilities = args::capabilities(&self.cap_add, &self.cap_drop)?;
         let name = |n: &String| n.parse().map_err(|e| bad("--name", n, e));
         let hostname = |h: &String| h.parse().map_err(|e| bad("--hostname", h, e));
         let cwd =
             |d: &OsString| Cwd::new(d.as_bytes()).map_err(|e| bad("--workdir", &d.to_string_lossy(), e));
         let entrypoint = |e: OsString| {
-            if e.is_empty() {
-                Vec::new()
-            } else {
-                vec![Word::from(e)]
-            }
+            if e.is_empty() { Vec::new() } else { vec![Word::from(e)] }
         };
         let console = |path: PathBuf| match path.as_os_str() == "-" {
             true => Console::Stderr,
@@ -158,25 +151,11 @@ impl RunArgs {
                 stdin: self.interactive,
                 terminal: self.tty,
                 init: self.init,
-                rlimits: self
-                    .ulimit
-                    .iter()
-                    .map(|u| args::ulimit(u))
-                    .collect::<Result<_>>()?,
+                rlimits: self.ulimit.iter().map(|u| args::ulimit(u)).collect::<Result<_>>()?,
             },
             machine: MachineSpec {
-                memory: self
-                    .memory
-                    .as_deref()
-                    .map(args::memory)
-                    .transpose()?
-                    .unwrap_or_default(),
-                vcpus: self
-                    .cpus
-                    .as_deref()
-                    .map(args::cpus)
-                    .transpose()?
-                    .unwrap_or_default(),
+                memory: self.memory.as_deref().map(args::memory).transpose()?.unwrap_or_default(),
+                vcpus: self.cpus.as_deref().map(args::cpus).transpose()?.unwrap_or_default(),
                 kernel: self.kernel,
                 console: self.console.map(console),
             },
@@ -192,52 +171,47 @@ impl RunArgs {
 }
 
 fn timings_table(timings: &Timings, format: &str) -> String {
-    let counters = timings.counted().map(|c| {
-        [
-            ("emulated_instructions", c.emulated_instructions),
-            ("interrupts", c.interrupts),
-            ("exits", c.exits),
-            ("image_requests", c.image_requests),
-        ]
-    });
-    let counters: Vec<(&str, u64)> = counters.into_iter().flatten().collect();
     let rows = timings.rows();
+    let counted = [("at_hello", timings.counted_at_hello()), ("at_exit", timings.counted())];
     if format == "json" {
-        let rows: Vec<String> = (rows.iter())
-            .map(|r| {
-                format!(
-                    r#"{{"what":"{}","at_ms":{:.3},"took_ms":{:.3}}}"#,
-                    r.what, r.at_ms, r.took_ms
-                )
-            })
-            .collect();
-        let counters: Vec<String> = counters
+        let counted: Vec<String> =
+            counted.iter().map(|(when, c)| format!(r#""{when}":{}"#, json(*c))).collect();
+        let rows: Vec<String> = rows
             .iter()
-            .map(|(name, n)| format!(r#""{name}":{n}"#))
+            .map(|r| format!(r#"{{"what":"{}","at_ms":{:.3},"took_ms":{:.3}}}"#, r.what, r.at_ms, r.took_ms))
             .collect();
-        return format!(
-            r#"{{"timings":[{}],"counters":{{{}}}}}"#,
-            rows.join(","),
-            counters.join(",")
-        );
+        return format!(r#"{{"timings":[{}],{}}}"#, rows.join(","), counted.join(","));
     }
     let mut lines = vec![vec!["WHAT".to_owned(), "AT ms".to_owned(), "TOOK ms".to_owned()]];
-    let row = |r: &Row| {
-        vec![
-            r.what.to_owned(),
-            format!("{:9.3}", r.at_ms),
-            format!("{:9.3}", r.took_ms),
-        ]
-    };
+    let row = |r: &Row| vec![r.what.to_owned(), format!("{:9.3}", r.at_ms), format!("{:9.3}", r.took_ms)];
     lines.extend(rows.iter().map(row));
     let mut text = output::columns(&lines);
-    for (name, n) in counters {
-        text.push_str(&format!("{}: {n}\n", name.replace('_', " ")));
+    for (when, counters) in counted {
+        let pairs = counters.map(pairs).into_iter().flatten();
+        let words: Vec<String> = pairs.map(|(name, n)| format!("{} {n}", name.replace('_', " "))).collect();
+        if !words.is_empty() {
+            text.push_str(&format!("{}: {}\n", when.replace('_', " "), words.join(", ")));
+        }
     }
     if let Some(kernel) = timings.guest_kernel() {
         text.push_str(&format!("guest kernel: {kernel}\n"));
     }
     text.trim_end().to_owned()
+}
+
+fn pairs(counters: &Counters) -> [(&'static str, u64); 4] {
+    [
+        ("emulated_instructions", counters.emulated_instructions),
+        ("interrupts", counters.interrupts),
+        ("exits", counters.exits),
+        ("image_requests", counters.image_requests),
+    ]
+}
+
+fn json(counters: Option<&Counters>) -> String {
+    let Some(counters) = counters else { return "null".to_owned() };
+    let pairs: Vec<String> = pairs(counters).iter().map(|(name, n)| format!(r#""{name}":{n}"#)).collect();
+    format!("{{{}}}", pairs.join(","))
 }
 
 #[cfg(test)]
@@ -260,11 +234,7 @@ mod tests {
     }
 
     fn command(spec: &ContainerSpec) -> Vec<String> {
-        spec.process
-            .command
-            .iter()
-            .map(|w| w.shown().into_owned())
-            .collect()
+        spec.process.command.iter().map(|w| w.shown().into_owned()).collect()
     }
 
     #[test]
@@ -334,11 +304,7 @@ mod tests {
         assert!(spec.root.read_only && spec.process.init && spec.security.no_new_privileges);
         assert_eq!(spec.machine.console, Some(Console::Stderr));
         assert_eq!(
-            (
-                spec.labels["a"].as_str(),
-                spec.root.tmpfs.len(),
-                spec.process.rlimits.len()
-            ),
+            (spec.labels["a"].as_str(), spec.root.tmpfs.len(), spec.process.rlimits.len()),
             ("b", 1, 1)
         );
     }
@@ -352,10 +318,7 @@ mod tests {
 
     #[test]
     fn an_empty_entrypoint_is_none() {
-        assert_eq!(
-            spec(&["--entrypoint", "", "demo"]).unwrap().process.entrypoint,
-            Some(Vec::new())
-        );
+        assert_eq!(spec(&["--entrypoint", "", "demo"]).unwrap().process.entrypoint, Some(Vec::new()));
     }
 
     #[test]

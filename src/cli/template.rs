@@ -21,9 +21,7 @@ pub(super) fn show(format: &str, things: &[Fields], known: &[&str]) -> Result<()
     };
     let template = Template::parse(text, known)?;
     if !table {
-        return things
-            .iter()
-            .try_for_each(|fields| output::line(&template.filled(fields)));
+        return things.iter().try_for_each(|fields| output::line(&template.filled(fields)));
     }
     let cells = |line: String| line.split('\t').map(str::to_owned).collect::<Vec<_>>();
     let mut rows = vec![cells(template.heading())];
@@ -48,9 +46,7 @@ impl Template {
         let mut pieces = Vec::new();
         let mut rest = text.as_str();
         while let Some((before, after)) = rest.split_once("{{") {
-            let (inside, after) = after
-                .split_once("}}")
-                .ok_or_else(|| bad("`{{` without `}}`".into()))?;
+            let (inside, after) = after.split_once("}}").ok_or_else(|| bad("`{{` without `}}`".into()))?;
             pieces.push(Piece::Text(before.to_owned()));
             pieces.push(match inside.trim() {
                 "json ." => Piece::Json,
@@ -70,13 +66,7 @@ impl Template {
 
     fn filled(&self, fields: &Fields) -> String {
         self.with(
-            |name| {
-                fields
-                    .iter()
-                    .find(|(n, _)| *n == name)
-                    .map_or("", |(_, v)| v)
-                    .to_owned()
-            },
+            |name| fields.iter().find(|(n, _)| *n == name).map_or("", |(_, v)| v).to_owned(),
             || json(fields),
         )
     }
@@ -96,10 +86,8 @@ impl Template {
 }
 
 fn json(fields: &Fields) -> String {
-    let members: Vec<String> = fields
-        .iter()
-        .map(|(name, value)| format!("\"{name}\":{}", quoted(value)))
-        .collect();
+    let members: Vec<String> =
+        fields.iter().map(|(name, value)| format!("\"{name}\":{}", quoted(value))).collect();
     format!("{{{}}}", members.join(","))
 }
 
@@ -153,11 +141,6 @@ mod tests {
 
     #[test]
     fn a_tables_heading_is_its_fields_names() {
-        assert_eq!(
-            Template::parse("{{.ID}}\\t{{.Name}}", &["ID", "Name"])
-                .unwrap()
-                .heading(),
-            "ID\tNAME"
-        );
+        assert_eq!(Template::parse("{{.ID}}\\t{{.Name}}", &["ID", "Name"]).unwrap().heading(), "ID\tNAME");
     }
 }

@@ -202,22 +202,14 @@ impl Conversation {
     }
 
     fn message(&mut self, message: FromAgent) -> Result<Heard<'static>, Misbehaviour> {
-        let unexpected = |what| {
-            Err(Misbehaviour::Unexpected {
-                what,
-                when: self.phase,
-            })
-        };
+        let unexpected = |what| Err(Misbehaviour::Unexpected { what, when: self.phase });
         match (self.phase, message.says) {
             (Phase::Booting, Some(AgentSays::Hello(hello))) => {
                 if hello.version != VERSION {
                     return Err(Misbehaviour::Version(hello.version));
                 }
                 self.phase = Phase::Greeted;
-                Ok(Heard::Hello {
-                    agent: plain(&hello.agent),
-                    kernel: plain(&hello.kernel),
-                })
+                Ok(Heard::Hello { agent: plain(&hello.agent), kernel: plain(&hello.kernel) })
             }
             (Phase::Asked, Some(AgentSays::Started(started))) => {
                 self.phase = Phase::Up;
@@ -227,10 +219,7 @@ impl Conversation {
                 self.phase = Phase::Over;
                 let kind = failed.kind();
                 let Failed { message, .. } = failed;
-                Ok(Heard::Failed {
-                    kind,
-                    message: plain(&message),
-                })
+                Ok(Heard::Failed { kind, message: plain(&message) })
             }
             (Phase::Asked | Phase::Up, Some(AgentSays::Ack(_))) => {
                 self.unanswered = self.unanswered.checked_sub(1).ok_or(Misbehaviour::Answer)?;
@@ -258,10 +247,7 @@ impl Conversation {
             StreamId(stream) => return Err(Misbehaviour::Stream { what, stream }),
         };
         match self.incoming(output).ended {
-            true => Err(Misbehaviour::AfterEnd {
-                what,
-                stream: stream.0,
-            }),
+            true => Err(Misbehaviour::AfterEnd { what, stream: stream.0 }),
             false => Ok(output),
         }
     }

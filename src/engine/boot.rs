@@ -33,10 +33,8 @@ pub(crate) fn share(data_root: &Path) -> Result<ShareFiles> {
         );
     }
     let folder = data_root.join("boot");
-    let (index, data) = (
-        folder.join(format!("{AGENT_HASH}.index")),
-        folder.join(format!("{AGENT_HASH}.data")),
-    );
+    let (index, data) =
+        (folder.join(format!("{AGENT_HASH}.index")), folder.join(format!("{AGENT_HASH}.data")));
     if let Some(files) = open(&index, &data) {
         return Ok(files);
     }
@@ -47,31 +45,20 @@ pub(crate) fn share(data_root: &Path) -> Result<ShareFiles> {
         write_index(AGENT.len(), &mut table).map_err(io::Error::other)?;
         put(&index, &table)
     };
-    write().map_err(EngineError::io(format!(
-        "cannot write the boot share to {}",
-        folder.display()
-    )))?;
+    write().map_err(EngineError::io(format!("cannot write the boot share to {}", folder.display())))?;
     open(&index, &data).ok_or_else(|| EngineError::new(Kind::Io, format!("{} vanished", data.display())))
 }
 
 /// Both, if they are there: each was put there whole.
 fn open(index: &Path, data: &Path) -> Option<ShareFiles> {
     let (index, data) = (File::open(index).ok()?, File::open(data).ok()?);
-    Some(ShareFiles {
-        index,
-        layers: vec![data],
-    })
+    Some(ShareFiles { index, layers: vec![data] })
 }
 
 /// Whole or not at all, whoever else does the same at the same time.
 fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let fresh = path.with_extension(format!("new.{}", process::id()));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&fresh)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&fresh, path)
@@ -79,34 +66,15 @@ fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 fn write_index(agent: usize, out: &mut impl Write) -> StdResult<(), BuildError> {
     let mut tree = Tree::new(Use::Image, LIMIT);
-    let folder = Attributes {
-        mode: 0o755,
-        ..Attributes::default()
-    };
+    let folder = Attributes { mode: 0o755, ..Attributes::default() };
     tree.describe_root(&folder)?;
     for name in MOUNT_POINTS {
         tree.put(Tree::ROOT, name, &folder, Body::Folder)?;
     }
     let size = agent as u64;
-    let extents = [Extent {
-        file_offset: 0,
-        len: size,
-        layer: 0,
-        data_offset: 0,
-    }];
-    let program = Attributes {
-        mode: 0o555,
-        ..Attributes::default()
-    };
-    tree.put(
-        Tree::ROOT,
-        b"agent",
-        &program,
-        Body::File {
-            size,
-            extents: &extents,
-        },
-    )?;
+    let extents = [Extent { file_offset: 0, len: size, layer: 0, data_offset: 0 }];
+    let program = Attributes { mode: 0o555, ..Attributes::default() };
+    tree.put(Tree::ROOT, b"agent", &program, Body::File { size, extents: &extents })?;
     tree.write(out)
 }
 
@@ -121,10 +89,7 @@ mod tests {
         write_index(5000, &mut bytes).unwrap();
         let index = Index::open(bytes).unwrap();
         let names: Vec<Vec<u8>> = index.entries(Ino::ROOT).map(|e| e.name.to_vec()).collect();
-        assert_eq!(
-            names,
-            [&b"agent"[..], b"dev", b"image", b"proc", b"run", b"rw", b"sys"]
-        );
+        assert_eq!(names, [&b"agent"[..], b"dev", b"image", b"proc", b"run", b"rw", b"sys"]);
         let agent = index.inode(index.lookup(Ino::ROOT, b"agent").unwrap()).unwrap();
         assert_eq!((agent.size, agent.mode), (5000, 0o555));
         assert!(matches!(index.content(agent.ino), Some(Content::Extents(_))));

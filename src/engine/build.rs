@@ -35,11 +35,7 @@ fn main() {
         None => build_agent(&root, &out.join("agent")),
     };
     fs::write(out.join("guest-agent"), &agent).expect("the output folder is writable");
-    let hash: String = Sha256::digest(&agent)
-        .iter()
-        .take(16)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hash: String = Sha256::digest(&agent).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     println!("cargo::rustc-env=ISOPOD_AGENT_HASH={hash}");
 
     let made = root.join("target/rootfs/demo.tar");
@@ -52,22 +48,13 @@ fn main() {
 
 fn build_agent(root: &Path, target: &Path) -> Vec<u8> {
     let mut cargo = Command::new(variable("CARGO"));
-    cargo.current_dir(root).args([
-        "build",
-        "--quiet",
-        "--package",
-        "guest-agent",
-        "--profile",
-        "agent",
-    ]);
+    cargo.current_dir(root).args(["build", "--quiet", "--package", "guest-agent", "--profile", "agent"]);
     cargo.args(["--target", TARGET, "--target-dir"]).arg(target);
     for name in INHERITED {
         cargo.env_remove(name);
     }
     cargo.env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\x1f"));
-    let status = cargo
-        .status()
-        .unwrap_or_else(|e| panic!("cannot run cargo for the guest agent: {e}"));
+    let status = cargo.status().unwrap_or_else(|e| panic!("cannot run cargo for the guest agent: {e}"));
     assert!(status.success(), "the guest agent does not build");
     let built = target.join(TARGET).join("agent/guest-agent");
     fs::read(&built).unwrap_or_else(|e| panic!("{}: {e}", built.display()))

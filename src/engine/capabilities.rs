@@ -36,10 +36,7 @@ impl Capability {
     pub fn named(name: &str) -> Option<Self> {
         let upper = name.to_ascii_uppercase();
         let plain = upper.strip_prefix("CAP_").unwrap_or(&upper);
-        NAMES
-            .iter()
-            .find(|(n, _)| *n == plain)
-            .map(|(_, capability)| *capability)
+        NAMES.iter().find(|(n, _)| *n == plain).map(|(_, capability)| *capability)
     }
 }
 
@@ -99,11 +96,7 @@ impl Default for Capabilities {
 
 impl fmt::Display for Capabilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = NAMES
-            .iter()
-            .filter(|(_, c)| self.has(*c))
-            .map(|(name, _)| *name)
-            .collect();
+        let names: Vec<_> = NAMES.iter().filter(|(_, c)| self.has(*c)).map(|(name, _)| *name).collect();
         f.write_str(&names.join(","))
     }
 }
@@ -146,10 +139,7 @@ mod tests {
 
     #[test]
     fn dropping_all_leaves_what_is_added() {
-        assert_eq!(
-            tweaked(&["CHOWN"], &["ALL"]),
-            Capabilities::NONE.with(Capability::CHOWN)
-        );
+        assert_eq!(tweaked(&["CHOWN"], &["ALL"]), Capabilities::NONE.with(Capability::CHOWN));
         assert_eq!(tweaked(&[], &["all"]), Capabilities::NONE);
     }
 

@@ -60,20 +60,12 @@ pub fn examine(options: &Options, kernel: Option<&Path>) -> Vec<Check> {
 }
 
 fn check(name: &'static str, verdict: Verdict, found: impl Into<String>) -> Check {
-    Check {
-        name,
-        verdict,
-        found: found.into(),
-        cure: None,
-    }
+    Check { name, verdict, found: found.into(), cure: None }
 }
 
 impl Check {
     fn cure(self, cure: impl Into<String>) -> Self {
-        Self {
-            cure: Some(cure.into()),
-            ..self
-        }
+        Self { cure: Some(cure.into()), ..self }
     }
 
     fn failed(name: &'static str, error: &EngineError) -> Self {
@@ -83,29 +75,18 @@ impl Check {
             found = format!("{found}: {e}");
             cause = e.source();
         }
-        Self {
-            cure: error.advice().map(str::to_owned),
-            ..check(name, Verdict::Bad, found)
-        }
+        Self { cure: error.advice().map(str::to_owned), ..check(name, Verdict::Bad, found) }
     }
 }
 
 fn version() -> Check {
     let protocol = isopod_protocol::VERSION;
-    check(
-        "isopod",
-        Verdict::Good,
-        format!("{} (agent protocol {protocol})", env!("CARGO_PKG_VERSION")),
-    )
+    check("isopod", Verdict::Good, format!("{} (agent protocol {protocol})", env!("CARGO_PKG_VERSION")))
 }
 
 fn host_kernel() -> Check {
     let name = uname();
-    let text = format!(
-        "{} {}",
-        name.release().to_string_lossy(),
-        name.machine().to_string_lossy()
-    );
+    let text = format!("{} {}", name.release().to_string_lossy(), name.machine().to_string_lossy());
     match name.machine().to_bytes() {
         b"x86_64" => check("host kernel", Verdict::Good, text),
         _ => check("host kernel", Verdict::Bad, text).cure("isopod needs an x86_64 host"),
@@ -117,17 +98,10 @@ fn kvm_checks() -> Vec<Check> {
         Ok(file) => file,
         Err(error) => return vec![Check::failed("kvm", &kvm::unusable(error))],
     };
-    let opened = check(
-        "kvm",
-        Verdict::Good,
-        format!("{DEVICE} opens for reading and writing"),
-    );
+    let opened = check("kvm", Verdict::Good, format!("{DEVICE} opens for reading and writing"));
     match host::probe(&file) {
         Ok(found) => {
-            let api = format!(
-                "version {}, up to {} vCPUs a machine",
-                found.api_version, found.max_vcpus
-            );
+            let api = format!("version {}, up to {} vCPUs a machine", found.api_version, found.max_vcpus);
             let kind = match found.assist {
                 Assist::None => check("kvm kind", Verdict::Good, format!("{}; needs no assist", kvm::kind_of(&found))),
                 Assist::Emulated => check(
@@ -162,12 +136,8 @@ fn guest_kernel(named: Option<&Path>) -> Check {
                 format!("{release}, {}, sha256:{hash}", found.path.display()),
             )
         }
-        Err(e) => check(
-            "guest kernel",
-            Verdict::Bad,
-            format!("cannot read {}: {e}", found.path.display()),
-        )
-        .cure(kernel::CURE),
+        Err(e) => check("guest kernel", Verdict::Bad, format!("cannot read {}: {e}", found.path.display()))
+            .cure(kernel::CURE),
     }
 }
 
@@ -179,17 +149,9 @@ fn identify(mut file: &File) -> io::Result<(Option<String>, String)> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
     hash.update(&bytes);
-    let hash = hash
-        .finalize()
-        .iter()
-        .take(16)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hash = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     let release = bytes.windows(BANNER.len()).position(|w| w == BANNER).map(|at| {
-        let rest = bytes[at + BANNER.len()..]
-            .iter()
-            .take(64)
-            .take_while(|b| b.is_ascii_graphic());
+        let rest = bytes[at + BANNER.len()..].iter().take(64).take_while(|b| b.is_ascii_graphic());
         rest.map(|b| char::from(*b)).collect()
     });
     Ok((release, hash))
@@ -199,11 +161,7 @@ fn agent() -> Check {
     match AGENT.len() {
         0 => check("guest agent", Verdict::Bad, "none is embedded")
             .cure("build isopod again, without ISOPOD_AGENT"),
-        size => check(
-            "guest agent",
-            Verdict::Good,
-            format!("embedded, {size} bytes, sha256:{AGENT_HASH}"),
-        ),
+        size => check("guest agent", Verdict::Good, format!("embedded, {size} bytes, sha256:{AGENT_HASH}")),
     }
 }
 
@@ -211,11 +169,7 @@ fn demo() -> Check {
     match demo_size() {
         0 => check("demo image", Verdict::Notice, "none is embedded")
             .cure("run `cargo xtask rootfs` and build again"),
-        size => check(
-            "demo image",
-            Verdict::Good,
-            format!("embedded, {size} bytes: `isopod run demo`"),
-        ),
+        size => check("demo image", Verdict::Good, format!("embedded, {size} bytes: `isopod run demo`")),
     }
 }
 
@@ -223,19 +177,9 @@ fn data_root(path: &Path) -> Check {
     let name = "data root";
     let cure = "name another folder with --data-root or $ISOPOD_DATA_ROOT";
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    let usable = made.and_then(|()| {
-        Ok(access(
-            path,
-            Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK,
-        )?)
-    });
+    let usable = made.and_then(|()| Ok(access(path, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)?));
     if let Err(e) = usable {
-        return check(
-            name,
-            Verdict::Bad,
-            format!("{} cannot be written: {e}", path.display()),
-        )
-        .cure(cure);
+        return check(name, Verdict::Bad, format!("{} cannot be written: {e}", path.display())).cure(cure);
     }
     let free = statvfs(path).map_or(0, |s| s.f_bavail.saturating_mul(s.f_frsize));
     let found = format!("{}, {} MiB free", path.display(), free / MIB);
@@ -265,9 +209,7 @@ fn control_groups() -> Check {
 fn memory() -> Check {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let available = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib = available
-        .and_then(|v| v.split_ascii_whitespace().next())
-        .and_then(|v| v.parse::<u64>().ok());
+    let kib = available.and_then(|v| v.split_ascii_whitespace().next()).and_then(|v| v.parse::<u64>().ok());
     let info = sysinfo();
     let total = info.totalram.saturating_mul(info.mem_unit.into());
     let available = kib.map_or(total, |kib| kib * 1024);
@@ -289,21 +231,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, "not a kernel").unwrap();
-        let options = Options {
-            data_root: file.join("below"),
-            run_root: folder.path().into(),
-        };
+        let options = Options { data_root: file.join("below"), run_root: folder.path().into() };
         let checks = examine(&options, Some(&file));
         for name in ["guest kernel", "data root"] {
             let found = checks.iter().find(|c| c.name == name).unwrap();
             assert_eq!(found.verdict, Verdict::Bad, "{found:?}");
         }
-        assert!(
-            checks
-                .iter()
-                .filter(|c| c.verdict == Verdict::Bad)
-                .all(|c| c.cure.is_some()),
-            "{checks:?}"
-        );
+        assert!(checks.iter().filter(|c| c.verdict == Verdict::Bad).all(|c| c.cure.is_some()), "{checks:?}");
     }
 }

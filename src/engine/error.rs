@@ -41,12 +41,7 @@ pub type Result<T> = StdResult<T, EngineError>;
 
 impl EngineError {
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Self {
-            kind,
-            what: what.into(),
-            source: None,
-            hint: None,
-        }
+        Self { kind, what: what.into(), source: None, hint: None }
     }
 
     /// An error because of something this process could not do.
@@ -63,14 +58,8 @@ impl EngineError {
             texts.push(cause.to_string());
             source = cause.source();
         }
-        let cause = texts
-            .into_iter()
-            .rev()
-            .fold(None, |inner, text| Some(Box::new(Cause { text, inner })));
-        Self {
-            source: cause.map(|c| c as Source),
-            ..Self::new(kind, error.to_string())
-        }
+        let cause = texts.into_iter().rev().fold(None, |inner, text| Some(Box::new(Cause { text, inner })));
+        Self { source: cause.map(|c| c as Source), ..Self::new(kind, error.to_string()) }
     }
 
     #[must_use]

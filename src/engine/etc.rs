@@ -19,9 +19,6 @@ pub(crate) fn files(hostname: &str) -> Vec<EtcFile> {
         ("/etc/hostname", format!("{hostname}\n")),
         ("/etc/resolv.conf", RESOLV.to_owned()),
     ]
-    .map(|(path, content)| EtcFile {
-        path: path.to_owned(),
-        content: content.into_bytes(),
-    })
+    .map(|(path, content)| EtcFile { path: path.to_owned(), content: content.into_bytes() })
     .into()
 }

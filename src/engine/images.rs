@@ -28,10 +28,7 @@ impl Defaults {
     pub(crate) fn of(config: &ImageConfig) -> Result<Self> {
         let words = |field: &str, texts: &[String]| -> Result<Vec<Word>> {
             let nul = || EngineError::new(Kind::Invalid, format!("the image's {field} has a NUL byte in it"));
-            texts
-                .iter()
-                .map(|text| Word::new(text.as_bytes()).ok_or_else(nul))
-                .collect()
+            texts.iter().map(|text| Word::new(text.as_bytes()).ok_or_else(nul)).collect()
         };
         let cwd = match config.working_dir.as_str() {
             "" => None,

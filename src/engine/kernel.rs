@@ -29,11 +29,7 @@ pub(crate) fn find(named: Option<&Path>) -> Result<Kernel> {
         return Err(EngineError::new(Kind::Unavailable, "no guest kernel was found").hint(CURE));
     };
     let what = format!("cannot use the guest kernel {}", path.display());
-    let unusable = |e: io::Error| {
-        EngineError::new(Kind::Unavailable, what.clone())
-            .because(e)
-            .hint(CURE)
-    };
+    let unusable = |e: io::Error| EngineError::new(Kind::Unavailable, what.clone()).because(e).hint(CURE);
     let file = File::open(&path).map_err(unusable)?;
     let len = file.metadata().map_err(unusable)?.len();
     check(&file, len).map_err(unusable)?;
@@ -56,9 +52,7 @@ fn check(file: &File, len: u64) -> io::Result<()> {
     }
     file.read_exact_at(&mut header, 0)?;
     if header[..6] != ELF64_LITTLE {
-        return Err(bad(
-            "it is not a 64-bit ELF file (a bzImage must be unpacked first)",
-        ));
+        return Err(bad("it is not a 64-bit ELF file (a bzImage must be unpacked first)"));
     }
     let half = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
     if half(18) != EM_X86_64 {
@@ -85,10 +79,7 @@ fn check(file: &File, len: u64) -> io::Result<()> {
 }
 
 fn long(bytes: &[u8], at: usize) -> u64 {
-    bytes
-        .get(at..)
-        .and_then(|b| b.first_chunk())
-        .map_or(u64::MAX, |b| u64::from_le_bytes(*b))
+    bytes.get(at..).and_then(|b| b.first_chunk()).map_or(u64::MAX, |b| u64::from_le_bytes(*b))
 }
 
 #[cfg(test)]

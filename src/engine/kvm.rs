@@ -38,24 +38,14 @@ struct Node {
 pub(crate) fn open(run_root: &Path) -> Result<Kvm> {
     let file = host::open().map_err(unusable)?;
     let at = file.metadata().map_err(|e| unusable(ProbeError::Open(e)))?;
-    let node = Node {
-        inode: at.ino(),
-        changed: (at.ctime(), at.ctime_nsec()),
-    };
+    let node = Node { inode: at.ino(), changed: (at.ctime(), at.ctime_nsec()) };
     let path = run_root.join("kvm.json");
     if let Some(host) = remembered(&path, &node) {
         return Ok(Kvm { file, host });
     }
     let host = host::probe(&file).map_err(unusable)?;
     // To forget costs the next run a millisecond, nothing else.
-    let _ = remember(
-        run_root,
-        &path,
-        &Found {
-            node,
-            host: host.clone(),
-        },
-    );
+    let _ = remember(run_root, &path, &Found { node, host: host.clone() });
     Ok(Kvm { file, host })
 }
 
@@ -87,9 +77,7 @@ pub(crate) fn unusable(error: ProbeError) -> EngineError {
         },
         _ => "this KVM lacks what isopod needs: a newer kernel on the host may have it".to_owned(),
     };
-    EngineError::new(Kind::Unavailable, "cannot use this host's KVM")
-        .because(error)
-        .hint(cure)
+    EngineError::new(Kind::Unavailable, "cannot use this host's KVM").because(error).hint(cure)
 }
 
 /// In words.
@@ -108,24 +96,9 @@ mod tests {
     fn what_was_found_behind_another_node_is_not_believed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kvm.json");
-        let host = HostKvm {
-            api_version: 12,
-            max_vcpus: 4,
-            assist: Assist::None,
-        };
-        let node = |inode| Node {
-            inode,
-            changed: (1, 2),
-        };
-        remember(
-            folder.path(),
-            &path,
-            &Found {
-                node: node(7),
-                host: host.clone(),
-            },
-        )
-        .unwrap();
+        let host = HostKvm { api_version: 12, max_vcpus: 4, assist: Assist::None };
+        let node = |inode| Node { inode, changed: (1, 2) };
+        remember(folder.path(), &path, &Found { node: node(7), host: host.clone() }).unwrap();
         assert_eq!(remembered(&path, &node(7)), Some(host));
         assert_eq!(remembered(&path, &node(8)), None);
         fs::write(&path, "{").unwrap();

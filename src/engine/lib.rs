@@ -64,24 +64,14 @@ impl Default for Options {
     /// The system's folders for root, the user's own for anybody else.
     fn default() -> Self {
         if geteuid().is_root() {
-            return Self {
-                data_root: "/var/lib/isopod".into(),
-                run_root: "/run/isopod".into(),
-            };
+            return Self { data_root: "/var/lib/isopod".into(), run_root: "/run/isopod".into() };
         }
         let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
         let home = || absolute("HOME").unwrap_or_else(|| "/".into());
         let data = absolute("XDG_DATA_HOME").unwrap_or_else(|| home().join(".local/share"));
         let run = absolute("XDG_RUNTIME_DIR").unwrap_or_else(|| data.join("isopod"));
-        let run = if run.ends_with("isopod") {
-            run.join("run")
-        } else {
-            run.join("isopod")
-        };
-        Self {
-            data_root: data.join("isopod"),
-            run_root: run,
-        }
+        let run = if run.ends_with("isopod") { run.join("run") } else { run.join("isopod") };
+        Self { data_root: data.join("isopod"), run_root: run }
     }
 }
 
@@ -98,11 +88,7 @@ impl Engine {
         // The records first: they make the data root for its user alone.
         let records = Records::open(&options.data_root)?;
         let images = Images::open(&options.data_root)?;
-        Ok(Self {
-            options,
-            images,
-            records,
-        })
+        Ok(Self { options, images, records })
     }
 
     /// Runs a container in the foreground, to its end.

@@ -43,13 +43,7 @@ impl<'a> Sink<'a> {
             Ok(FileType::Socket) => Kind::Socket,
             _ => Kind::Other,
         };
-        Self {
-            fd,
-            kind,
-            held: Vec::new(),
-            start: 0,
-            broken: false,
-        }
+        Self { fd, kind, held: Vec::new(), start: 0, broken: false }
     }
 
     /// Takes bytes in; false if they are dropped because nobody will have them. How many are held is up to the window.
@@ -87,12 +81,7 @@ impl<'a> Sink<'a> {
             Err(Errno::AGAIN) => Wrote::Bytes(0),
             Err(_) => {
                 let dropped = self.held.len() - self.start;
-                *self = Self {
-                    broken: true,
-                    held: Vec::new(),
-                    start: 0,
-                    ..*self
-                };
+                *self = Self { broken: true, held: Vec::new(), start: 0, ..*self };
                 Wrote::Broken(dropped)
             }
         }

@@ -53,6 +53,8 @@ pub(crate) trait Watched {
     /// Readable when there is an event.
     fn fd(&self) -> BorrowedFd<'_>;
     fn event(&mut self) -> Event;
+    /// Asks for the counters, which come as an event; they are for show.
+    fn count(&mut self);
 }
 
 impl Watched for Machine {
@@ -62,6 +64,10 @@ impl Watched for Machine {
 
     fn event(&mut self) -> Event {
         self.next_event()
+    }
+
+    fn count(&mut self) {
+        let _ = self.ask_counters();
     }
 }
 
@@ -144,29 +150,15 @@ pub(crate) struct Parts<'a> {
 impl<'a> Session<'a> {
     /// `terminal` is the container's, whose size is filled in when it is started.
     pub(crate) fn new(parts: Parts<'a>, terminal: bool) -> Self {
-        let Parts {
-            agent,
-            streams,
-            signals,
-            container,
-            limits,
-            timings,
-        } = parts;
+        let Parts { agent, streams, signals, container, limits, timings } = parts;
         Self {
             agent,
             streams,
             signals,
             limits,
             timings,
-            input: if container.stdin {
-                Input::Early
-            } else {
-                Input::Closed
-            },
-            container: Container {
-                terminal: terminal.then_some(terminal::size(&[])),
-                ..container
-            },
+            input: if container.stdin { Input::Early } else { Input::Closed },
+            container: Container { terminal: terminal.then_some(terminal::size(&[])), ..container },
             conversation: Conversation::new(terminal),
             decoder: Decoder::default(),
             to_agent: Vec::new(),
@@ -200,11 +192,7 @@ impl<'a> Session<'a> {
         while !self.sinks.iter().all(Sink::is_empty) {
             let mut fds = vec![PollFd::new(self.signals, PollFlags::IN)];
             let waiting: Vec<usize> = (0..2).filter(|n| !self.sinks[*n].is_empty()).collect();
-            fds.extend(
-                waiting
-                    .iter()
-                    .map(|n| PollFd::from_borrowed_fd(self.fd_of(*n), PollFlags::OUT)),
-            );
+            fds.extend(waiting.iter().map(|n| PollFd::from_borrowed_fd(self.fd_of(*n), PollFlags::OUT)));
             match poll(&mut fds, None) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(_) => return,
@@ -235,10 +223,14 @@ impl<'a> Session<'a> {
         {
             return Some(ending);
         }
+        let booting = self.conversation.phase() == Phase::Booting;
         if ready.has(Who::Agent)
             && let Some(ending) = self.hear_agent()
         {
             return Some(ending);
+        }
+        if booting && self.conversation.phase() != Phase::Booting {
+            machine.count();
         }
         for output in [Output::Stdout, Output::Stderr] {
             if ready.has(Who::of(output)) {
@@ -249,11 +241,7 @@ impl<'a> Session<'a> {
             self.read_input();
         }
         self.talk();
-        if ready.has(Who::Machine) {
-            self.machine_event(machine.event())
-        } else {
-            None
-        }
+        if ready.has(Who::Machine) { self.machine_event(machine.event()) } else { None }
     }
 
     /// The nearest time by which something must have happened.
@@ -265,19 +253,14 @@ impl<'a> Session<'a> {
         match self.conversation.phase() {
             Phase::Booting | Phase::Greeted => Some((self.since + start, Waiting::Hello, start)),
             Phase::Asked => Some((self.since + start, Waiting::Started, start)),
-            _ => self
-                .signalled
-                .front()
-                .map(|at| (*at + signal, Waiting::Signal, signal)),
+            _ => self.signalled.front().map(|at| (*at + signal, Waiting::Signal, signal)),
         }
     }
 
     fn overdue(&self) -> Option<Ending> {
         let (_, waiting, limit) = self.deadline().filter(|(at, ..)| *at <= Instant::now())?;
         match self.hung_up {
-            Some(_) => Some(Ending::HungUp {
-                phase: self.conversation.phase(),
-            }),
+            Some(_) => Some(Ending::HungUp { phase: self.conversation.phase() }),
             None => Some(Ending::Silent { waiting, limit }),
         }
     }
@@ -315,14 +298,11 @@ impl<'a> Session<'a> {
     fn machine_event(&mut self, event: Event) -> Option<Ending> {
         match event {
             Event::Running(marks) => self.timings.machine(&marks),
-            Event::Counters(counters) => self.timings.counters(counters),
+            Event::Counters(counters) => self.timings.counters_at_hello(counters),
             Event::Ended(end) => {
                 // The last the agent said may still be on its way to us.
                 let heard = self.hear_agent();
-                return Some(heard.unwrap_or(Ending::Machine {
-                    end,
-                    phase: self.conversation.phase(),
-                }));
+                return Some(heard.unwrap_or(Ending::Machine { end, phase: self.conversation.phase() }));
             }
         }
         None

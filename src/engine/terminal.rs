@@ -10,10 +10,7 @@ use std::panic;
 use std::sync::{Mutex, Once, PoisonError};
 
 /// What a terminal of unknown size is taken for.
-const UNKNOWN: WindowSize = WindowSize {
-    rows: 24,
-    columns: 80,
-};
+const UNKNOWN: WindowSize = WindowSize { rows: 24, columns: 80 };
 
 /// The terminal in raw mode, if one is, and what it was before: where a panic finds it.
 static BEFORE: Mutex<Option<(OwnedFd, Termios)>> = Mutex::new(None);
@@ -57,14 +54,8 @@ fn restore() {
 
 /// The size of the first of these that is a terminal.
 pub(crate) fn size(of: &[BorrowedFd<'_>]) -> WindowSize {
-    let size = of
-        .iter()
-        .find_map(|fd| tcgetwinsize(fd).ok())
-        .filter(|s| s.ws_row > 0 && s.ws_col > 0);
-    size.map_or(UNKNOWN, |s| WindowSize {
-        rows: s.ws_row.into(),
-        columns: s.ws_col.into(),
-    })
+    let size = of.iter().find_map(|fd| tcgetwinsize(fd).ok()).filter(|s| s.ws_row > 0 && s.ws_col > 0);
+    size.map_or(UNKNOWN, |s| WindowSize { rows: s.ws_row.into(), columns: s.ws_col.into() })
 }
 
 /// The streams a foreground container is attached to.
@@ -78,11 +69,7 @@ pub struct Streams<'a> {
 impl Streams<'static> {
     /// This process's own.
     pub fn own() -> Self {
-        Self {
-            stdin: stdin(),
-            stdout: stdout(),
-            stderr: stderr(),
-        }
+        Self { stdin: stdin(), stdout: stdout(), stderr: stderr() }
     }
 }
 

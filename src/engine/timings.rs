@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Where the time of a run went. Marks are in CLOCK_MONOTONIC's nanoseconds, which this process and the machine's share.
 
-use isopod_vmm::wire::{Counters, Marks};
+pub use isopod_vmm::wire::Counters;
+use isopod_vmm::wire::Marks;
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
@@ -59,6 +60,7 @@ pub struct Row {
 pub struct Timings {
     zero: u64,
     marks: Vec<(Mark, u64)>,
+    at_hello: Option<Counters>,
     counters: Option<Counters>,
     guest: Option<(String, String)>,
 }
@@ -71,6 +73,7 @@ impl Timings {
         Self {
             zero: now.saturating_sub(before),
             marks: vec![(Mark::Main, now)],
+            at_hello: None,
             counters: None,
             guest: None,
         }
@@ -106,12 +109,13 @@ impl Timings {
     pub(crate) fn started(&mut self, mounts_us: u64, _started_us: u64) {
         let now = now();
         if let Some(hello) = self.at(Mark::Hello) {
-            self.mark_at(
-                Mark::Mounted,
-                hello.saturating_add(mounts_us.saturating_mul(1000)).min(now),
-            );
+            self.mark_at(Mark::Mounted, hello.saturating_add(mounts_us.saturating_mul(1000)).min(now));
         }
         self.mark_at(Mark::ProcessStarted, now);
+    }
+
+    pub(crate) fn counters_at_hello(&mut self, counters: Counters) {
+        self.at_hello = Some(counters);
     }
 
     pub(crate) fn counters(&mut self, counters: Counters) {
@@ -120,6 +124,11 @@ impl Timings {
 
     pub(crate) fn guest(&mut self, agent: String, kernel: String) {
         self.guest = Some((agent, kernel));
+    }
+
+    /// What KVM counted until the agent said hello: the kernel's boot.
+    pub fn counted_at_hello(&self) -> Option<&Counters> {
+        self.at_hello.as_ref()
     }
 
     /// What KVM counted until the process exited.
@@ -137,11 +146,7 @@ impl Timings {
         marks.sort_by_key(|(mark, at)| (*at, *mark));
         let mut before = self.zero;
         let row = |(mark, at): (Mark, u64)| {
-            let row = Row {
-                what: mark.what(),
-                at_ms: ms(at, self.zero),
-                took_ms: ms(at, before),
-            };
+            let row = Row { what: mark.what(), at_ms: ms(at, self.zero), took_ms: ms(at, before) };
             before = at;
             row
         };
@@ -173,6 +178,7 @@ mod tests {
         let mut timings = Timings {
             zero: 0,
             marks: vec![(Mark::Main, 1_000_000)],
+            at_hello: None,
             counters: None,
             guest: None,
         };

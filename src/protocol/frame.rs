@@ -67,11 +67,7 @@ pub struct Decoder {
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self {
-            buf: vec![0; HEADER_LEN + MAX_DATA],
-            start: 0,
-            end: 0,
-        }
+        Self { buf: vec![0; HEADER_LEN + MAX_DATA], start: 0, end: 0 }
     }
 }
 
@@ -122,18 +118,10 @@ impl Decoder {
 fn checked_length(kind: u8, len: u32) -> Result<usize, FrameError> {
     let n = usize::try_from(len).unwrap_or(usize::MAX);
     let at_most = |max| {
-        if n <= max {
-            Ok(n)
-        } else {
-            Err(FrameError::TooLong { kind, len, max })
-        }
+        if n <= max { Ok(n) } else { Err(FrameError::TooLong { kind, len, max }) }
     };
     let exactly = |expected| {
-        if n == expected {
-            Ok(n)
-        } else {
-            Err(FrameError::WrongLength { kind, len, expected })
-        }
+        if n == expected { Ok(n) } else { Err(FrameError::WrongLength { kind, len, expected }) }
     };
     match kind {
         KIND_MESSAGE => at_most(MAX_MESSAGE),
@@ -180,11 +168,7 @@ fn put_message(out: &mut Vec<u8>, message: &impl Message) -> Result<(), FrameErr
     let len = message.encoded_len();
     if len > MAX_MESSAGE {
         let len = u32::try_from(len).unwrap_or(u32::MAX);
-        return Err(FrameError::TooLong {
-            kind: KIND_MESSAGE,
-            len,
-            max: MAX_MESSAGE,
-        });
+        return Err(FrameError::TooLong { kind: KIND_MESSAGE, len, max: MAX_MESSAGE });
     }
     out.extend_from_slice(&header(KIND_MESSAGE, StreamId(0), len));
     message.encode(out).expect("a Vec grows as needed");

@@ -30,19 +30,13 @@ pub enum HostSays {
 
 impl FromHost {
     pub fn start(container: Container) -> Self {
-        Self {
-            says: Some(HostSays::Start(Box::new(container))),
-        }
+        Self { says: Some(HostSays::Start(Box::new(container))) }
     }
     pub fn signal(number: i32) -> Self {
-        Self {
-            says: Some(HostSays::Signal(Signal { number })),
-        }
+        Self { says: Some(HostSays::Signal(Signal { number })) }
     }
     pub fn resize(size: WindowSize) -> Self {
-        Self {
-            says: Some(HostSays::Resize(size)),
-        }
+        Self { says: Some(HostSays::Resize(size)) }
     }
 }
 
@@ -96,7 +90,8 @@ pub struct Container {
     /// Whether anybody will write to stdin; if not it is empty.
     #[prost(bool, tag = "7")]
     pub stdin: bool,
-    /// Bounding, permitted, effective and inheritable set alike, as a bit mask (capabilities(7) numbers).
+    /// Bounding, permitted and effective set alike, as a bit mask (capabilities(7) numbers); inheritable and ambient
+    /// are empty.
     #[prost(uint64, tag = "8")]
     pub capabilities: u64,
     #[prost(bool, tag = "9")]

@@ -56,10 +56,7 @@ pub struct ReceiveWindow {
 
 impl Default for ReceiveWindow {
     fn default() -> Self {
-        Self {
-            open: INITIAL,
-            consumed: 0,
-        }
+        Self { open: INITIAL, consumed: 0 }
     }
 }
 

@@ -59,10 +59,7 @@ pub(crate) enum AssembleError {
     #[error("the machine's configuration is not possible")]
     Config(#[from] ConfigError),
     #[error("KVM refuses (op={op})")]
-    Kvm {
-        op: &'static str,
-        source: kvm_ioctls::Error,
-    },
+    Kvm { op: &'static str, source: kvm_ioctls::Error },
     #[error("cannot make the guest's memory")]
     Memory(#[from] MemoryError),
     #[error("cannot load the kernel")]
@@ -70,11 +67,7 @@ pub(crate) enum AssembleError {
     #[error("cannot use the index of the `{share}` share")]
     Index { share: &'static str, source: OpenError },
     #[error("the index of the `{share}` share names {named} data files, {given} came")]
-    Layers {
-        share: &'static str,
-        named: usize,
-        given: usize,
-    },
+    Layers { share: &'static str, named: usize, given: usize },
     #[error("cannot set up a device (op={op})")]
     Device { op: &'static str, source: io::Error },
 }
@@ -97,21 +90,12 @@ pub(crate) fn assemble(config: &MachineConfig, fds: Descriptors) -> Result<Assem
     let vm = kvm.create_vm().map_err(op("create VM"))?;
     raw::set_memory(&vm, &memory).map_err(op("set memory"))?;
     vm.create_irq_chip().map_err(op("create irqchip"))?;
-    let supported = kvm
-        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-        .map_err(op("get CPUID"))?;
+    let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(op("get CPUID"))?;
     let vcpus = vcpus(&vm, config.vcpus, &supported)?;
 
-    let Devices {
-        all: devices,
-        image_counters,
-    } = devices(config, fds.boot, fds.image, fds.agent)?;
+    let Devices { all: devices, image_counters } = devices(config, fds.boot, fds.image, fds.agent)?;
     let tsc_khz = vcpus[0].get_tsc_khz().map_err(op("get the TSC's frequency"))?;
-    let line = cmdline::build(
-        config,
-        u32::try_from(devices.len()).expect("there are a handful"),
-        tsc_khz,
-    );
+    let line = cmdline::build(config, u32::try_from(devices.len()).expect("there are a handful"), tsc_khz);
     let entry = boot::load(&memory, &fds.kernel, config, &line)?;
     start::set_registers(&vcpus[0], entry).map_err(op("set registers"))?;
 
@@ -119,27 +103,15 @@ pub(crate) fn assemble(config: &MachineConfig, fds: Descriptors) -> Result<Assem
     let serial = fds.console.map(|out| serial(&vm, out)).transpose()?;
     let stats = vcpus.iter().filter_map(|vcpu| Stats::of(vcpu).ok()).collect();
     let assist = (config.assist == Assist::Emulated).then(|| Layout::new(&supported));
-    let around = Surroundings {
-        bus: Arc::new(Bus::new(transports, serial)),
-        memory,
-        assist,
-    };
-    Ok(Assembled {
-        vcpus,
-        stats,
-        image_counters,
-        vm,
-        around,
-        kernel: fds.kernel,
-    })
+    let around = Surroundings { bus: Arc::new(Bus::new(transports, serial)), memory, assist };
+    Ok(Assembled { vcpus, stats, image_counters, vm, around, kernel: fds.kernel })
 }
 
 fn vcpus(vm: &VmFd, count: u8, supported: &CpuId) -> Result<Vec<VcpuFd>, AssembleError> {
     (0..count)
         .map(|id| {
             let vcpu = vm.create_vcpu(u64::from(id)).map_err(op("create vCPU"))?;
-            vcpu.set_cpuid2(&cpuid::for_vcpu(supported, id, count))
-                .map_err(op("set CPUID"))?;
+            vcpu.set_cpuid2(&cpuid::for_vcpu(supported, id, count)).map_err(op("set CPUID"))?;
             Ok(vcpu)
         })
         .collect()
@@ -163,12 +135,7 @@ fn devices(
     let vsock = Vsock::new(GUEST_CID, config.agent_port, agent).map_err(device("make a vsock"))?;
     let boot = Fs::new("boot", share("boot", boot)?);
     Ok(Devices {
-        all: vec![
-            Box::new(boot),
-            Box::new(image),
-            Box::new(vsock),
-            Box::new(Rng::new()),
-        ],
+        all: vec![Box::new(boot), Box::new(image), Box::new(vsock), Box::new(Rng::new())],
         image_counters,
     })
 }
@@ -178,11 +145,7 @@ fn share(name: &'static str, files: ShareFiles) -> Result<IndexServer<FileMap>, 
     let index = Index::open(map).map_err(|source| AssembleError::Index { share: name, source })?;
     let (named, given) = (index.layers(), files.layers.len());
     if named > given {
-        return Err(AssembleError::Layers {
-            share: name,
-            named,
-            given,
-        });
+        return Err(AssembleError::Layers { share: name, named, given });
     }
     Ok(IndexServer::new(index, files.layers))
 }
@@ -202,8 +165,7 @@ fn plug(
             MmioTransport::new(device_, memory.clone(), irq).map_err(device("make a transport"))?;
         for (queue, kick) in transport.kicks() {
             let doorbell = IoEventAddress::Mmio(window + QUEUE_NOTIFY);
-            vm.register_ioevent(kick, &doorbell, queue)
-                .map_err(op("register ioeventfd"))?;
+            vm.register_ioevent(kick, &doorbell, queue).map_err(op("register ioeventfd"))?;
         }
         transports.push(transport);
     }
@@ -212,8 +174,7 @@ fn plug(
 
 fn serial(vm: &VmFd, out: File) -> Result<Serial, AssembleError> {
     let irq = eventfd()?;
-    vm.register_irqfd(&irq, layout::SERIAL_IRQ)
-        .map_err(op("register irqfd"))?;
+    vm.register_irqfd(&irq, layout::SERIAL_IRQ).map_err(op("register irqfd"))?;
     Ok(Serial::new(irq, Box::new(out)))
 }
 

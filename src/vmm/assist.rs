@@ -59,14 +59,7 @@ impl Layout {
             fits.then_some((1u64 << e.index, offset, len))
         };
         let leaf = |e: &&kvm_bindings::kvm_cpuid_entry2| e.function == LEAF && (2..64).contains(&e.index);
-        Self(
-            cpuid
-                .as_slice()
-                .iter()
-                .filter(leaf)
-                .filter_map(component)
-                .collect(),
-        )
+        Self(cpuid.as_slice().iter().filter(leaf).filter_map(component).collect())
     }
 }
 
@@ -95,16 +88,12 @@ pub(crate) fn mend(
     };
     let mask = regs.rdx << 32 | regs.rax & 0xffff_ffff;
     match instruction {
-        Instruction {
-            opcode: XSAVE_GROUP,
-            extension: XSAVE,
-            ..
-        } => save(vcpu, memory, layout, instruction, mask),
-        Instruction {
-            opcode: XSAVE_GROUP,
-            extension: XRSTOR,
-            ..
-        } => restore(vcpu, memory, layout, instruction, mask),
+        Instruction { opcode: XSAVE_GROUP, extension: XSAVE, .. } => {
+            save(vcpu, memory, layout, instruction, mask)
+        }
+        Instruction { opcode: XSAVE_GROUP, extension: XRSTOR, .. } => {
+            restore(vcpu, memory, layout, instruction, mask)
+        }
         _ => Ok(Mended::No),
     }
 }
@@ -167,11 +156,7 @@ fn components(layout: &Layout) -> u64 {
 
 /// How long an area is that holds the components `wanted`.
 fn extent(layout: &Layout, wanted: u64) -> usize {
-    let ends = layout
-        .0
-        .iter()
-        .filter(|(bit, ..)| wanted & bit != 0)
-        .map(|(_, offset, len)| offset + len);
+    let ends = layout.0.iter().filter(|(bit, ..)| wanted & bit != 0).map(|(_, offset, len)| offset + len);
     ends.max().unwrap_or(LEGACY + HEADER)
 }
 
@@ -191,11 +176,7 @@ fn merge(into: &mut [u8], from: &[u8], layout: &Layout, wanted: u64) {
         copy(*offset, *len);
     }
     let in_use = |area: &[u8]| {
-        u64::from_le_bytes(
-            area[LEGACY..LEGACY + 8]
-                .try_into()
-                .expect("the header is inside the area"),
-        )
+        u64::from_le_bytes(area[LEGACY..LEGACY + 8].try_into().expect("the header is inside the area"))
     };
     let bits = in_use(into) & !wanted | in_use(from) & wanted;
     into[LEGACY..LEGACY + 8].copy_from_slice(&bits.to_le_bytes());
@@ -281,10 +262,7 @@ mod tests {
         let mut into = area(1, 0b011);
         merge(&mut into, &area(2, 0b100), &avx, 0b101);
         assert_eq!(into[LEGACY], 0b110);
-        assert_eq!(
-            (into[0], into[24], into[160], into[576], into[832]),
-            (2, 1, 1, 2, 1)
-        );
+        assert_eq!((into[0], into[24], into[160], into[576], into[832]), (2, 1, 1, 2, 1));
     }
 
     #[test]

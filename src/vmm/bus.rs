@@ -17,10 +17,7 @@ pub(crate) struct Bus {
 
 impl Bus {
     pub(crate) fn new(transports: Vec<MmioTransport>, serial: Option<Serial>) -> Self {
-        Self {
-            transports: transports.into_iter().map(Mutex::new).collect(),
-            serial: serial.map(Mutex::new),
-        }
+        Self { transports: transports.into_iter().map(Mutex::new).collect(), serial: serial.map(Mutex::new) }
     }
 
     pub(crate) fn mmio_read(&self, address: u64, data: &mut [u8]) {
@@ -46,10 +43,7 @@ impl Bus {
     pub(crate) fn port_write(&self, port: u16, data: &[u8]) -> Option<End> {
         let value = *data.first()?;
         if let (Some(serial), Some(offset)) = (&self.serial, serial_offset(port)) {
-            serial
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .write(offset, value);
+            serial.lock().unwrap_or_else(PoisonError::into_inner).write(offset, value);
         }
         power::on_write(port, value)
     }

@@ -41,13 +41,8 @@ pub fn start(config: &MachineConfig, fds: Descriptors) -> Result<Machine, StartE
     if count > fdpass::MAX_FDS {
         return Err(StartError::Layers(fds.image.layers.len()));
     }
-    let (ours, theirs) = socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .map_err(|e| process("make a socket pair")(e.into()))?;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .map_err(|e| process("make a socket pair")(e.into()))?;
     let child = Command::new("/proc/self/exe")
         .arg0(NAME)
         .env_clear()
@@ -55,11 +50,7 @@ pub fn start(config: &MachineConfig, fds: Descriptors) -> Result<Machine, StartE
         .stdout(Stdio::null())
         .spawn()
         .map_err(process("re-execute this program"))?;
-    let machine = Machine {
-        child,
-        socket: ours,
-        reaped: false,
-    };
+    let machine = Machine { child, socket: ours, reaped: false };
     let message = serde_json::to_vec(config).map_err(|e| process("encode the configuration")(e.into()))?;
     fdpass::send(machine.socket.as_fd(), &message, &pack(&fds))
         .map_err(process("hand over the descriptors"))?;
@@ -89,11 +80,7 @@ impl Machine {
             Ok((n, _)) if n > 0 => serde_json::from_slice(&buf[..n]).ok(),
             _ => None,
         };
-        event.unwrap_or_else(|| {
-            Event::Ended(End::Failed {
-                message: self.last_words(),
-            })
-        })
+        event.unwrap_or_else(|| Event::Ended(End::Failed { message: self.last_words() }))
     }
 
     /// Asks for the counters, which come as an event.

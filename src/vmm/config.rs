@@ -89,24 +89,13 @@ mod tests {
 
     #[test]
     fn too_little_memory_is_refused_with_the_bounds() {
-        let error = MachineConfig {
-            memory_mib: 8,
-            ..sound()
-        }
-        .check()
-        .unwrap_err();
+        let error = MachineConfig { memory_mib: 8, ..sound() }.check().unwrap_err();
         assert!(error.to_string().contains("32 to"), "{error}");
     }
 
     #[test]
     fn no_vcpus_and_too_many_are_refused() {
-        assert_eq!(
-            MachineConfig { vcpus: 0, ..sound() }.check(),
-            Err(ConfigError::Vcpus(0))
-        );
-        assert_eq!(
-            MachineConfig { vcpus: 17, ..sound() }.check(),
-            Err(ConfigError::Vcpus(17))
-        );
+        assert_eq!(MachineConfig { vcpus: 0, ..sound() }.check(), Err(ConfigError::Vcpus(0)));
+        assert_eq!(MachineConfig { vcpus: 17, ..sound() }.check(), Err(ConfigError::Vcpus(17)));
     }
 }

@@ -46,11 +46,7 @@ pub enum ProbeError {
 
 /// Opens /dev/kvm, for a machine or for `probe`.
 pub fn open() -> Result<File, ProbeError> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(DEVICE)
-        .map_err(ProbeError::Open)
+    OpenOptions::new().read(true).write(true).open(DEVICE).map_err(ProbeError::Open)
 }
 
 /// Looks at the KVM behind `kvm`. Takes about as long as making one machine.
@@ -65,11 +61,7 @@ pub fn probe(kvm: &File) -> Result<HostKvm, ProbeError> {
         return Err(ProbeError::Missing(name));
     }
     let max_vcpus = kvm.get_max_vcpus() as u64;
-    Ok(HostKvm {
-        api_version,
-        max_vcpus,
-        assist: kind(&kvm)?,
-    })
+    Ok(HostKvm { api_version, max_vcpus, assist: kind(&kvm)? })
 }
 
 /// Real mode, one page: on hardware FWAIT is an instruction like any other; an emulating KVM gives up on it.

@@ -34,10 +34,7 @@ pub(crate) fn new(mib: u32) -> Result<GuestMemory, MemoryError> {
         .into_iter()
         .map(|(at, len)| (GuestAddress(at), usize::try_from(len).unwrap_or(usize::MAX)))
         .collect();
-    GuestMemoryMmap::from_ranges(&ranges).map_err(|source| MemoryError::Map {
-        mib: u64::from(mib),
-        source,
-    })
+    GuestMemoryMmap::from_ranges(&ranges).map_err(|source| MemoryError::Map { mib: u64::from(mib), source })
 }
 
 /// Whole pages of a file, and where the guest shall find them.
@@ -67,14 +64,9 @@ pub(crate) fn map_file(memory: &GuestMemory, file: &File, pages: FilePages) -> R
     if region.len() - into < len {
         return Err(too_small());
     }
-    let at = region
-        .get_host_address(MemoryRegionAddress(into))
-        .map_err(|_| too_small())?;
+    let at = region.get_host_address(MemoryRegionAddress(into)).map_err(|_| too_small())?;
     let len = usize::try_from(len).map_err(|_| too_small())?;
-    let (prot, flags) = (
-        ProtFlags::READ | ProtFlags::WRITE,
-        MapFlags::PRIVATE | MapFlags::FIXED,
-    );
+    let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::FIXED);
     // SAFETY: `at..at+len` lies inside the mapping that `region` owns (checked above) and which is unmapped as one range
     // when it goes; no reference into guest memory exists, only volatile accesses through `region`.
     unsafe { mmap(at.cast(), len, prot, flags, file, offset) }.map_err(|e| MemoryError::MapFile(e.into()))?;

@@ -17,7 +17,7 @@ use crate::wire::{Counters, End, Event, MAX_MESSAGE, Marks, Request};
 use isopod_sys::fdpass;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::{Errno, write};
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::{Signal, set_parent_process_death_signal, setsid};
 use rustix::time::{ClockId, clock_gettime};
 use std::error::Error;
 use std::fmt::Write as _;
@@ -37,17 +37,15 @@ pub fn main() -> ExitCode {
     let started = now();
     // If the engine is already gone the socket tells so; this is for the time after.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    // A terminal's Ctrl-C is for the container; its own session is where none arrives.
+    let _ = setsid();
     let Ok(socket) = io::stdin().as_fd().try_clone_to_owned() else {
         return ExitCode::FAILURE;
     };
     let Ok(Some((config, fds))) = receive(socket.as_fd()) else {
         return ExitCode::FAILURE;
     };
-    let marks = Marks {
-        process: started,
-        config: now(),
-        ..Marks::default()
-    };
+    let marks = Marks { process: started, config: now(), ..Marks::default() };
     let end = match assemble::assemble(&config, fds) {
         Ok(machine) => run(machine, marks, socket.as_fd()),
         Err(e) => Some(End::Failed { message: chain(&e) }),
@@ -61,21 +59,12 @@ pub fn main() -> ExitCode {
 /// Starts the vCPUs and serves the engine; `None` if the engine went away.
 fn run(machine: Assembled, mut marks: Marks, socket: BorrowedFd<'_>) -> Option<End> {
     marks.assembled = now();
-    let Assembled {
-        vcpus,
-        stats,
-        image_counters,
-        vm: _vm,
-        around,
-        kernel,
-    } = machine;
+    let Assembled { vcpus, stats, image_counters, vm: _vm, around, kernel } = machine;
     let (ends, first_end) = mpsc::sync_channel(vcpus.len());
     let bell = match eventfd(0, EventfdFlags::CLOEXEC) {
         Ok(bell) => bell,
         Err(e) => {
-            return Some(End::Failed {
-                message: format!("cannot make an eventfd: {e}"),
-            });
+            return Some(End::Failed { message: format!("cannot make an eventfd: {e}") });
         }
     };
     marks.first_run = now();
@@ -85,9 +74,7 @@ fn run(machine: Assembled, mut marks: Marks, socket: BorrowedFd<'_>) -> Option<E
     for (id, mut vcpu) in vcpus.into_iter().enumerate() {
         let (around, ends) = (around.clone(), ends.clone());
         let Ok(bell) = bell.try_clone() else {
-            return Some(End::Failed {
-                message: "too many descriptors".into(),
-            });
+            return Some(End::Failed { message: "too many descriptors".into() });
         };
         let spawned = thread::Builder::new().name(format!("vcpu{id}")).spawn(move || {
             let end = vcpu::run(&mut vcpu, &around);
@@ -95,20 +82,13 @@ fn run(machine: Assembled, mut marks: Marks, socket: BorrowedFd<'_>) -> Option<E
             let _ = write(&bell, &1u64.to_ne_bytes());
         });
         if let Err(e) = spawned {
-            return Some(End::Failed {
-                message: format!("cannot start a vCPU's thread: {e}"),
-            });
+            return Some(End::Failed { message: format!("cannot start a vCPU's thread: {e}") });
         }
     }
     let count = || {
         let mut counters = Counters::default();
         stats.iter().for_each(|s| s.add_to(&mut counters));
-        counters.image_requests = image_counters
-            .snapshot()
-            .requests
-            .iter()
-            .map(|(_, count)| count)
-            .sum();
+        counters.image_requests = image_counters.snapshot().requests.iter().map(|(_, count)| count).sum();
         counters
     };
     serve(socket, &bell, &first_end, count).map(|end| with_symbol(end, &kernel))
@@ -123,10 +103,7 @@ fn serve(
 ) -> Option<End> {
     let mut buf = [0; 256];
     loop {
-        let mut fds = [
-            PollFd::new(&socket, PollFlags::IN),
-            PollFd::new(bell, PollFlags::IN),
-        ];
+        let mut fds = [PollFd::new(&socket, PollFlags::IN), PollFd::new(bell, PollFlags::IN)];
         match poll(&mut fds, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(_) => return None,
@@ -145,18 +122,10 @@ fn serve(
 
 fn with_symbol(end: End, kernel: &File) -> End {
     match end {
-        End::TripleFault { rip, .. } => End::TripleFault {
-            rip,
-            symbol: symbols::name(kernel, rip),
-        },
-        End::InternalError {
-            suberror, rip, bytes, ..
-        } => End::InternalError {
-            suberror,
-            rip,
-            bytes,
-            symbol: symbols::name(kernel, rip),
-        },
+        End::TripleFault { rip, .. } => End::TripleFault { rip, symbol: symbols::name(kernel, rip) },
+        End::InternalError { suberror, rip, bytes, .. } => {
+            End::InternalError { suberror, rip, bytes, symbol: symbols::name(kernel, rip) }
+        }
         other => other,
     }
 }
@@ -181,25 +150,12 @@ fn unpack(config: &MachineConfig, fds: Vec<OwnedFd>) -> Option<Descriptors> {
     let agent = UnixStream::from(fds.next()?);
     let mut share = |layers: u16| -> Option<ShareFiles> {
         let index = File::from(fds.next()?);
-        let layers = (0..layers)
-            .map(|_| fds.next().map(File::from))
-            .collect::<Option<_>>()?;
+        let layers = (0..layers).map(|_| fds.next().map(File::from)).collect::<Option<_>>()?;
         Some(ShareFiles { index, layers })
     };
     let (boot, image) = (share(config.boot_layers)?, share(config.image_layers)?);
-    let console = if config.console {
-        Some(File::from(fds.next()?))
-    } else {
-        None
-    };
-    Some(Descriptors {
-        kvm,
-        kernel,
-        agent,
-        boot,
-        image,
-        console,
-    })
+    let console = if config.console { Some(File::from(fds.next()?)) } else { None };
+    Some(Descriptors { kvm, kernel, agent, boot, image, console })
 }
 
 fn send(socket: BorrowedFd<'_>, event: &Event) -> io::Result<()> {

@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The few KVM calls whose faces are unsafe, each with its reason. One of the room's modules where `unsafe` lives.
-#![expect(
-    unsafe_code,
-    reason = "KVM calls that take memory or trust the caller's choice of a union's field"
-)]
+#![expect(unsafe_code, reason = "KVM calls that take memory or trust the caller's choice of a union's field")]
 
 use crate::wire::Counters;
 use kvm_bindings::{kvm_userspace_memory_region, kvm_xsave};
@@ -84,12 +81,7 @@ impl Stats {
             Ok(u64::from(u32::from_le_bytes(bytes)))
         };
         let (name_size, count, descriptors, data) = (word(4)?, word(8)?, word(16)?, word(20)?);
-        let mut stats = Self {
-            file: file.try_clone()?,
-            emulated: None,
-            interrupts: None,
-            exits: None,
-        };
+        let mut stats = Self { file: file.try_clone()?, emulated: None, interrupts: None, exits: None };
         for at in (descriptors..)
             .step_by(usize::try_from(16 + name_size).unwrap_or(16))
             .take(count.min(1024) as usize)

@@ -50,18 +50,13 @@ pub(crate) fn run(vcpu: &mut VcpuFd, around: &Surroundings) -> End {
                 None
             }
             VcpuExit::IoOut(port, data) => around.bus.port_write(port, data),
-            VcpuExit::Shutdown => Some(End::TripleFault {
-                rip: rip(vcpu),
-                symbol: None,
-            }),
+            VcpuExit::Shutdown => Some(End::TripleFault { rip: rip(vcpu), symbol: None }),
             VcpuExit::InternalError => mend(vcpu, around),
-            VcpuExit::FailEntry(reason, _) => Some(failed(&format!(
-                "KVM cannot enter the guest (reason {reason:#x})"
-            ))),
+            VcpuExit::FailEntry(reason, _) => {
+                Some(failed(&format!("KVM cannot enter the guest (reason {reason:#x})")))
+            }
             VcpuExit::Intr | VcpuExit::Hlt | VcpuExit::IrqWindowOpen => None,
-            other => Some(failed(&format!(
-                "KVM stopped for a reason that is not ours: {other:?}"
-            ))),
+            other => Some(failed(&format!("KVM stopped for a reason that is not ours: {other:?}"))),
         };
         if let Some(end) = end {
             return end;
@@ -80,12 +75,7 @@ fn mend(vcpu: &mut VcpuFd, around: &Surroundings) -> Option<End> {
     }
     let rip = rip(vcpu);
     let bytes = assist::instruction_bytes(vcpu, &around.memory, rip);
-    Some(End::InternalError {
-        suberror,
-        rip,
-        bytes,
-        symbol: None,
-    })
+    Some(End::InternalError { suberror, rip, bytes, symbol: None })
 }
 
 fn rip(vcpu: &VcpuFd) -> u64 {
@@ -93,7 +83,5 @@ fn rip(vcpu: &VcpuFd) -> u64 {
 }
 
 fn failed(message: &str) -> End {
-    End::Failed {
-        message: message.to_owned(),
-    }
+    End::Failed { message: message.to_owned() }
 }

@@ -65,12 +65,7 @@ pub enum End {
     /// A fault while handling a fault while handling a fault.
     TripleFault { rip: u64, symbol: Option<String> },
     /// KVM could not go on with the guest.
-    InternalError {
-        suberror: u32,
-        rip: u64,
-        bytes: Vec<u8>,
-        symbol: Option<String>,
-    },
+    InternalError { suberror: u32, rip: u64, bytes: Vec<u8>, symbol: Option<String> },
     /// Our own side failed: what and why.
     Failed { message: String },
 }
@@ -82,23 +77,10 @@ impl fmt::Display for End {
             Self::Rebooted => write!(f, "the guest reset itself"),
             Self::Panicked => write!(f, "the guest's kernel panicked"),
             Self::TripleFault { rip, symbol } => {
-                write!(
-                    f,
-                    "the guest triple-faulted at {rip:#x}{}",
-                    named(symbol.as_deref())
-                )
+                write!(f, "the guest triple-faulted at {rip:#x}{}", named(symbol.as_deref()))
             }
-            Self::InternalError {
-                suberror,
-                rip,
-                bytes,
-                symbol,
-            } => {
-                write!(
-                    f,
-                    "KVM cannot go on (suberror {suberror}) at {rip:#x}{}",
-                    named(symbol.as_deref())
-                )?;
+            Self::InternalError { suberror, rip, bytes, symbol } => {
+                write!(f, "KVM cannot go on (suberror {suberror}) at {rip:#x}{}", named(symbol.as_deref()))?;
                 write!(f, ", instruction bytes")?;
                 bytes.iter().try_for_each(|b| write!(f, " {b:02x}"))
             }

@@ -9,19 +9,11 @@ fn bytes(says: AgentSays) -> Vec<u8> {
 }
 
 fn hello(version: u32) -> Vec<u8> {
-    bytes(AgentSays::Hello(Hello {
-        version,
-        agent: "0.1".into(),
-        kernel: "6.12\x1b[31m".into(),
-    }))
+    bytes(AgentSays::Hello(Hello { version, agent: "0.1".into(), kernel: "6.12\x1b[31m".into() }))
 }
 
 fn exited(code: Option<i32>, signal: Option<i32>) -> Vec<u8> {
-    bytes(AgentSays::Exited(Exited {
-        code,
-        signal,
-        out_of_memory: false,
-    }))
+    bytes(AgentSays::Exited(Exited { code, signal, out_of_memory: false }))
 }
 
 /// A conversation in `Up`.
@@ -29,8 +21,7 @@ fn up(terminal: bool) -> Conversation {
     let mut talk = Conversation::new(terminal);
     talk.hear(Frame::Message(&hello(VERSION))).unwrap();
     talk.start_sent();
-    talk.hear(Frame::Message(&bytes(AgentSays::Started(Started::default()))))
-        .unwrap();
+    talk.hear(Frame::Message(&bytes(AgentSays::Started(Started::default())))).unwrap();
     talk
 }
 
@@ -41,30 +32,18 @@ fn says(talk: &mut Conversation, message: &[u8]) -> Result<(), Misbehaviour> {
 #[test]
 fn an_honest_agent_gets_to_the_end() {
     let mut talk = up(false);
-    assert_eq!(
-        talk.hear(Frame::Data(StreamId::STDOUT, b"x")).unwrap(),
-        Heard::Output(Output::Stdout, b"x")
-    );
+    assert_eq!(talk.hear(Frame::Data(StreamId::STDOUT, b"x")).unwrap(), Heard::Output(Output::Stdout, b"x"));
     talk.hear(Frame::Eof(StreamId::STDOUT)).unwrap();
     talk.signal_sent();
     says(&mut talk, &bytes(AgentSays::Ack(Ack {}))).unwrap();
     let last = exited(Some(7), None);
     let end = talk.hear(Frame::Message(&last)).unwrap();
-    assert_eq!(
-        end,
-        Heard::Exited(ProcessEnd {
-            code: 7,
-            out_of_memory: false
-        })
-    );
+    assert_eq!(end, Heard::Exited(ProcessEnd { code: 7, out_of_memory: false }));
 }
 
 #[test]
 fn another_version_is_refused() {
-    assert_eq!(
-        says(&mut Conversation::new(false), &hello(2)),
-        Err(Misbehaviour::Version(2))
-    );
+    assert_eq!(says(&mut Conversation::new(false), &hello(2)), Err(Misbehaviour::Version(2)));
 }
 
 #[test]
@@ -87,11 +66,7 @@ fn nothing_may_be_said_twice_or_too_early() {
     assert!(says(&mut up(false), &started).is_err());
     assert!(says(&mut Conversation::new(false), &started).is_err());
     assert!(says(&mut Conversation::new(false), &exited(Some(0), None)).is_err());
-    assert!(
-        Conversation::new(false)
-            .hear(Frame::Data(StreamId::STDOUT, b"x"))
-            .is_err()
-    );
+    assert!(Conversation::new(false).hear(Frame::Data(StreamId::STDOUT, b"x")).is_err());
     let mut over = up(false);
     says(&mut over, &exited(Some(0), None)).unwrap();
     assert!(says(&mut over, &exited(Some(0), None)).is_err());
@@ -100,10 +75,7 @@ fn nothing_may_be_said_twice_or_too_early() {
 
 #[test]
 fn an_answer_nobody_asked_for_is_refused() {
-    assert_eq!(
-        says(&mut up(false), &bytes(AgentSays::Ack(Ack {}))),
-        Err(Misbehaviour::Answer)
-    );
+    assert_eq!(says(&mut up(false), &bytes(AgentSays::Ack(Ack {}))), Err(Misbehaviour::Answer));
 }
 
 #[test]
@@ -129,10 +101,7 @@ fn exit_codes_and_signals_out_of_range_are_refused() {
 #[test]
 fn streams_that_are_not_the_agents_are_refused() {
     for stream in [0, 3, 4, u16::MAX] {
-        assert!(
-            up(false).hear(Frame::Data(StreamId(stream), b"x")).is_err(),
-            "{stream}"
-        );
+        assert!(up(false).hear(Frame::Data(StreamId(stream), b"x")).is_err(), "{stream}");
     }
     assert!(up(true).hear(Frame::Data(StreamId::STDERR, b"x")).is_err());
     assert!(up(false).hear(Frame::Window(StreamId::STDOUT, 1)).is_err());

@@ -27,11 +27,7 @@ impl FromStr for Name {
         let mut bytes = text.bytes();
         let first = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric());
         let rest = bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
-        if first && rest && text.len() <= MAX {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(BadName(shown(text)))
-        }
+        if first && rest && text.len() <= MAX { Ok(Self(text.to_owned())) } else { Err(BadName(shown(text))) }
     }
 }
 
@@ -61,11 +57,7 @@ impl Name {
         let pick = |words: &[&'static str], dice: [u8; 2]| {
             words[usize::from(u16::from_ne_bytes(dice)) % words.len()]
         };
-        Self(format!(
-            "{}_{}",
-            pick(ADJECTIVES, [a, b]),
-            pick(CREATURES, [c, d])
-        ))
+        Self(format!("{}_{}", pick(ADJECTIVES, [a, b]), pick(CREATURES, [c, d])))
     }
 
     /// The same with a number behind it, for when the first is taken.
@@ -121,11 +113,7 @@ impl TryFrom<String> for Id {
 
     fn try_from(text: String) -> Result<Self, BadId> {
         let hex = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        if hex && text.len() == 2 * ID_BYTES {
-            Ok(Self(text))
-        } else {
-            Err(BadId)
-        }
+        if hex && text.len() == 2 * ID_BYTES { Ok(Self(text)) } else { Err(BadId) }
     }
 }
 
@@ -274,9 +262,7 @@ mod tests {
 
     #[test]
     fn ways_out_of_the_folder_are_no_names() {
-        for text in [
-            "", ".", "..", "../x", "a/b", "/", "-a", "_a", "a\0", "a b", "ä", "a\n",
-        ] {
+        for text in ["", ".", "..", "../x", "a/b", "/", "-a", "_a", "a\0", "a b", "ä", "a\n"] {
             assert!(text.parse::<Name>().is_err(), "{text:?}");
         }
     }
@@ -286,12 +272,7 @@ mod tests {
         let name = Name::random();
         assert!(name.as_str().parse::<Name>().is_ok() && name.as_str().contains('_'));
         assert!(name.numbered().as_str().parse::<Name>().is_ok());
-        assert!(
-            ADJECTIVES
-                .iter()
-                .chain(CREATURES)
-                .all(|word| word.bytes().all(|b| b.is_ascii_lowercase()))
-        );
+        assert!(ADJECTIVES.iter().chain(CREATURES).all(|word| word.bytes().all(|b| b.is_ascii_lowercase())));
     }
 
     #[test]

@@ -27,13 +27,7 @@ const MASKED: &[&str] = &[
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
-const READ_ONLY: &[&str] = &[
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-];
+const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// The arguments, by Docker's rules: a command replaces the image's; an entrypoint replaces the image's and drops the
 /// image's command with it; the entrypoint comes first.
@@ -43,10 +37,8 @@ pub(crate) fn arguments(spec: &ProcessSpec, image: &Defaults) -> Result<Vec<Word
     let command = if inherit { &image.command } else { &spec.command };
     let all: Vec<Word> = entrypoint.iter().chain(command).cloned().collect();
     match all.first() {
-        None => Err(
-            EngineError::new(Kind::Invalid, "no command to run: the image names none")
-                .hint("give one after the image: `isopod run IMAGE COMMAND`"),
-        ),
+        None => Err(EngineError::new(Kind::Invalid, "no command to run: the image names none")
+            .hint("give one after the image: `isopod run IMAGE COMMAND`")),
         Some(program) if program.as_bytes().is_empty() => {
             Err(EngineError::new(Kind::Invalid, "the command's name is empty"))
         }
@@ -57,19 +49,9 @@ pub(crate) fn arguments(spec: &ProcessSpec, image: &Defaults) -> Result<Vec<Word
 /// The environment: what every container has, then the image's, then the user's; a name once, at its first place.
 pub(crate) fn environment(spec: &ProcessSpec, image: &Defaults, hostname: &str) -> Vec<Word> {
     let mut all: Vec<Word> = Vec::new();
-    let own = [
-        Some(PATH.to_vec()),
-        Some(format!("HOSTNAME={hostname}").into_bytes()),
-    ];
-    let own = own
-        .into_iter()
-        .chain([spec.terminal.then(|| TERM.to_vec())])
-        .flatten();
-    for entry in own
-        .filter_map(Word::new)
-        .chain(image.env.iter().cloned())
-        .chain(spec.env.iter().cloned())
-    {
+    let own = [Some(PATH.to_vec()), Some(format!("HOSTNAME={hostname}").into_bytes())];
+    let own = own.into_iter().chain([spec.terminal.then(|| TERM.to_vec())]).flatten();
+    for entry in own.filter_map(Word::new).chain(image.env.iter().cloned()).chain(spec.env.iter().cloned()) {
         let name = name_of(&entry);
         if name.is_empty() {
             continue;
@@ -99,17 +81,10 @@ pub(crate) fn container(
         false => paths.iter().map(|p| (*p).to_owned()).collect(),
     };
     let capabilities = spec.security.capabilities;
-    let rlimit = |l: &super::spec::Ulimit| Rlimit {
-        resource: l.resource,
-        soft: l.soft,
-        hard: l.hard,
-    };
+    let rlimit = |l: &super::spec::Ulimit| Rlimit { resource: l.resource, soft: l.soft, hard: l.hard };
     Container {
         args: args.into_iter().map(Word::into_bytes).collect(),
-        env: environment(process, image, hostname)
-            .into_iter()
-            .map(Word::into_bytes)
-            .collect(),
+        env: environment(process, image, hostname).into_iter().map(Word::into_bytes).collect(),
         cwd: process
             .cwd
             .as_ref()
@@ -128,10 +103,7 @@ pub(crate) fn container(
         rlimits: process.rlimits.iter().map(rlimit).collect(),
         read_only_root: spec.root.read_only,
         tmpfs: (spec.root.tmpfs.iter())
-            .map(|m| Tmpfs {
-                target: m.target.clone(),
-                options: m.options.clone(),
-            })
+            .map(|m| Tmpfs { target: m.target.clone(), options: m.options.clone() })
             .collect(),
         masked_paths: owned(MASKED),
         read_only_paths: owned(READ_ONLY),
@@ -192,32 +164,18 @@ mod tests {
 
     #[test]
     fn later_variables_replace_earlier_ones_in_place() {
-        let spec = ProcessSpec {
-            env: words(&["LANG=de", "NEW=1", "NEW=2", "EMPTY="]),
-            ..ProcessSpec::default()
-        };
+        let spec =
+            ProcessSpec { env: words(&["LANG=de", "NEW=1", "NEW=2", "EMPTY="]), ..ProcessSpec::default() };
         let env = environment(&spec, &image(), "box");
-        assert_eq!(
-            env,
-            words(&["PATH=/opt/bin", "HOSTNAME=box", "LANG=de", "NEW=2", "EMPTY="])
-        );
+        assert_eq!(env, words(&["PATH=/opt/bin", "HOSTNAME=box", "LANG=de", "NEW=2", "EMPTY="]));
     }
 
     #[test]
     fn a_terminal_brings_term_unless_somebody_says_otherwise() {
-        let spec = ProcessSpec {
-            terminal: true,
-            ..ProcessSpec::default()
-        };
+        let spec = ProcessSpec { terminal: true, ..ProcessSpec::default() };
         let plain = environment(&spec, &Defaults::default(), "box");
         assert_eq!(plain[2], Word::new("TERM=xterm").unwrap());
-        let spec = ProcessSpec {
-            env: words(&["TERM=vt100"]),
-            ..spec
-        };
-        assert_eq!(
-            environment(&spec, &Defaults::default(), "box")[2],
-            Word::new("TERM=vt100").unwrap()
-        );
+        let spec = ProcessSpec { env: words(&["TERM=vt100"]), ..spec };
+        assert_eq!(environment(&spec, &Defaults::default(), "box")[2], Word::new("TERM=vt100").unwrap());
     }
 }

@@ -104,10 +104,7 @@ impl Records {
             None => self.thrown()?,
         };
         let folder = self.root.join(id.as_str());
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&folder)
-            .map_err(EngineError::io(what()))?;
+        DirBuilder::new().mode(0o700).create(&folder).map_err(EngineError::io(what()))?;
         let made = || -> io::Result<File> {
             let lock = File::create_new(folder.join("lock"))?;
             lock.lock()?;
@@ -118,11 +115,7 @@ impl Records {
             let _ = fs::remove_dir_all(&folder);
             EngineError::io(what())(e)
         })?;
-        let owned = Owned {
-            record: make(id, name),
-            folder,
-            _lock: lock,
-        };
+        let owned = Owned { record: make(id, name), folder, _lock: lock };
         if let Err(error) = owned.write(Durability::Later) {
             let _ = self.erase(&owned.record);
             return Err(error);
@@ -139,12 +132,8 @@ impl Records {
 
     /// The container of this name, id, or beginning of an id.
     pub(crate) fn find(&self, reference: &str) -> Result<Record> {
-        let none = || {
-            EngineError::new(
-                Kind::NotFound,
-                format!("no container `{}`", reference.escape_debug()),
-            )
-        };
+        let none =
+            || EngineError::new(Kind::NotFound, format!("no container `{}`", reference.escape_debug()));
         if let Some(id) = reference.parse::<Name>().ok().and_then(|name| self.holder(&name))
             && let Some(record) = self.read(&id)
         {
@@ -153,11 +142,7 @@ impl Records {
         if reference.is_empty() {
             return Err(none());
         }
-        let ids: Vec<Id> = self
-            .ids()?
-            .into_iter()
-            .filter(|id| id.as_str().starts_with(reference))
-            .collect();
+        let ids: Vec<Id> = self.ids()?.into_iter().filter(|id| id.as_str().starts_with(reference)).collect();
         match &ids[..] {
             [id] => self.read(id).ok_or_else(none),
             [] => Err(none()),
@@ -244,18 +229,15 @@ impl Records {
         let Some(id) = self.holder(name) else {
             return Ok(());
         };
-        let stays = self
-            .read(&id)
-            .is_some_and(|record| !(record.spec.remove && record.state.is_over()));
+        let stays = self.read(&id).is_some_and(|record| !(record.spec.remove && record.state.is_over()));
         if !stays && self.is_free(&id) {
             let link = self.root.join("names").join(name.as_str());
             fs::remove_file(&link).map_err(EngineError::io(format!("cannot remove {}", link.display())))?;
             return self.erase_folder(&id);
         }
         let what = format!("the name `{name}` is taken by container {}", id.short());
-        Err(EngineError::new(Kind::Conflict, what).hint(format!(
-            "choose another name, or remove that container with `isopod rm {name}`"
-        )))
+        Err(EngineError::new(Kind::Conflict, what)
+            .hint(format!("choose another name, or remove that container with `isopod rm {name}`")))
     }
 
     fn thrown(&self) -> Result<Name> {
@@ -319,12 +301,7 @@ impl Records {
     fn guard(&self) -> Result<File> {
         let path = self.root.join("lock");
         let open = || -> io::Result<File> {
-            let file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(&path)?;
+            let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
             file.lock()?;
             Ok(file)
         };
@@ -356,12 +333,8 @@ impl Owned {
     fn write(&self, durability: Durability) -> Result<()> {
         let written = || -> io::Result<()> {
             let (path, fresh) = (self.folder.join(RECORD), self.folder.join("container.json.new"));
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&fresh)?;
+            let mut file =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
             file.write_all(&serde_json::to_vec(&self.record)?)?;
             if durability == Durability::Now {
                 file.sync_all()?;
@@ -372,10 +345,7 @@ impl Owned {
             }
             Ok(())
         };
-        written().map_err(EngineError::io(format!(
-            "cannot write {}",
-            self.folder.join(RECORD).display()
-        )))
+        written().map_err(EngineError::io(format!("cannot write {}", self.folder.join(RECORD).display())))
     }
 }
 

@@ -18,10 +18,8 @@ pub(crate) fn remove(records: &Records, reference: &str, force: bool) -> Result<
     }
     if !force {
         let what = format!("container {} is {}", record.name, record.state.name());
-        return Err(EngineError::new(Kind::Conflict, what).hint(format!(
-            "end it first, or end and remove it with `isopod rm -f {}`",
-            record.name
-        )));
+        return Err(EngineError::new(Kind::Conflict, what)
+            .hint(format!("end it first, or end and remove it with `isopod rm -f {}`", record.name)));
     }
     let gone = records.wait_for_owner(&record.id, TRIES, || {
         // The machine may not have been there yet when the record was read.
@@ -33,10 +31,8 @@ pub(crate) fn remove(records: &Records, reference: &str, force: bool) -> Result<
     if gone && (records.remove(&record.id)? || records.find(record.id.as_str()).is_err()) {
         return Ok(record);
     }
-    Err(
-        EngineError::new(Kind::Io, format!("container {} does not end", record.name))
-            .hint("the process that runs it hangs; look for `isopod run` in `ps`"),
-    )
+    Err(EngineError::new(Kind::Io, format!("container {} does not end", record.name))
+        .hint("the process that runs it hangs; look for `isopod run` in `ps`"))
 }
 
 /// Kills exactly that process.

@@ -72,14 +72,7 @@ struct Prepared {
 }
 
 pub(crate) fn run(context: Context<'_>, spec: ContainerSpec) -> Result<Finished> {
-    let Context {
-        images,
-        records,
-        data_root,
-        run_root,
-        streams,
-        timings,
-    } = context;
+    let Context { images, records, data_root, run_root, streams, timings } = context;
     if spec.process.terminal && spec.process.stdin && !streams.stdin_is_terminal() {
         return Err(EngineError::new(Kind::Invalid, "the input device is not a TTY")
             .hint("leave -t out, or run it from a terminal"));
@@ -93,36 +86,23 @@ pub(crate) fn run(context: Context<'_>, spec: ContainerSpec) -> Result<Finished>
 
     let record = |id, name| {
         let mut record = new_record(id, name, spec.clone());
-        record.image = prepared
-            .image
-            .reference
-            .as_ref()
-            .map_or_else(|| spec.image.clone(), ToString::to_string);
+        record.image =
+            prepared.image.reference.as_ref().map_or_else(|| spec.image.clone(), ToString::to_string);
         record.image_digest = prepared.image.digest.to_string();
         record.command.clone_from(&args);
         record
     };
     let mut owned = records.create(spec.name.clone(), record)?;
     timings.mark(Mark::Recorded);
-    let hostname = spec
-        .hostname
-        .as_ref()
-        .map_or_else(|| owned.record.id.short().to_owned(), |h| h.as_str().to_owned());
+    let hostname =
+        spec.hostname.as_ref().map_or_else(|| owned.record.id.short().to_owned(), |h| h.as_str().to_owned());
     let container = process::container(&spec, &prepared.defaults, args.clone(), &hostname);
 
     let mut trouble = Vec::new();
     let limits = limits(prepared.kvm.host.assist);
-    let result = check_length(&container)
-        .and_then(|()| start(prepared, &spec))
-        .and_then(|(machine, agent)| {
-            let parts = Parts {
-                agent,
-                streams,
-                signals: &signals,
-                container,
-                limits,
-                timings,
-            };
+    let result =
+        check_length(&container).and_then(|()| start(prepared, &spec)).and_then(|(machine, agent)| {
+            let parts = Parts { agent, streams, signals: &signals, container, limits, timings };
             attend(machine, parts, &mut owned, records, &mut trouble)
         });
     let exit = match &result {
@@ -155,26 +135,14 @@ fn prepare(image: Image, spec: &ContainerSpec, data_root: &Path, run_root: &Path
         None => None,
         Some(Console::Stderr) => {
             let copy = stderr().try_clone_to_owned();
-            Some(File::from(
-                copy.map_err(EngineError::io("cannot give stderr to the console"))?,
-            ))
+            Some(File::from(copy.map_err(EngineError::io("cannot give stderr to the console"))?))
         }
         Some(Console::File(path)) => {
             let made = File::create(path);
-            Some(made.map_err(EngineError::io(format!(
-                "cannot write the console to {}",
-                path.display()
-            )))?)
+            Some(made.map_err(EngineError::io(format!("cannot write the console to {}", path.display())))?)
         }
     };
-    Ok(Prepared {
-        image,
-        defaults,
-        kernel,
-        kvm,
-        boot,
-        console,
-    })
+    Ok(Prepared { image, defaults, kernel, kvm, boot, console })
 }
 
 fn check_host(spec: &ContainerSpec, kvm: &Kvm) -> Result<()> {
@@ -182,18 +150,11 @@ fn check_host(spec: &ContainerSpec, kvm: &Kvm) -> Result<()> {
     let has = info.totalram.saturating_mul(info.mem_unit.into());
     let (memory, vcpus) = (spec.machine.memory, spec.machine.vcpus.count());
     if memory.bytes() > has {
-        let what = format!(
-            "{} MiB of memory asked for; this host has {}",
-            memory.mib(),
-            has / 1024 / 1024
-        );
+        let what = format!("{} MiB of memory asked for; this host has {}", memory.mib(), has / 1024 / 1024);
         return Err(EngineError::new(Kind::Unavailable, what).hint("ask for less with -m"));
     }
     if u64::from(vcpus) > kvm.host.max_vcpus {
-        let what = format!(
-            "{vcpus} CPUs asked for; this KVM has {} for a machine",
-            kvm.host.max_vcpus
-        );
+        let what = format!("{vcpus} CPUs asked for; this KVM has {} for a machine", kvm.host.max_vcpus);
         return Err(EngineError::new(Kind::Unavailable, what).hint("ask for fewer with --cpus"));
     }
     Ok(())
@@ -228,10 +189,7 @@ fn start(prepared: Prepared, spec: &ContainerSpec) -> Result<(Machine, OwnedFd)>
         kernel: prepared.kernel.file,
         agent: theirs,
         boot: prepared.boot,
-        image: ShareFiles {
-            index: prepared.image.index,
-            layers: prepared.image.layers,
-        },
+        image: ShareFiles { index: prepared.image.index, layers: prepared.image.layers },
         console: prepared.console,
     };
     let machine =
@@ -271,14 +229,8 @@ fn limits(assist: Assist) -> Limits {
         Assist::None => (20, 10),
         Assist::Emulated => (240, 60),
     };
-    let asked = env::var(START_TIMEOUT)
-        .ok()
-        .and_then(|v| v.trim().parse().ok())
-        .filter(|s| *s > 0);
-    Limits {
-        start: Duration::from_secs(asked.unwrap_or(start)),
-        signal: Duration::from_secs(signal),
-    }
+    let asked = env::var(START_TIMEOUT).ok().and_then(|v| v.trim().parse().ok()).filter(|s| *s > 0);
+    Limits { start: Duration::from_secs(asked.unwrap_or(start)), signal: Duration::from_secs(signal) }
 }
 
 /// What each ending means to who started the container.
@@ -298,14 +250,8 @@ fn conclude(ending: Ending) -> Result<Exit> {
     match ending {
         Ending::Exited(end) => {
             let exit = Exit::new(end.code, now());
-            let reason = end
-                .out_of_memory
-                .then(|| "the guest ran out of memory".to_owned());
-            Ok(Exit {
-                out_of_memory: end.out_of_memory,
-                reason,
-                ..exit
-            })
+            let reason = end.out_of_memory.then(|| "the guest ran out of memory".to_owned());
+            Ok(Exit { out_of_memory: end.out_of_memory, reason, ..exit })
         }
         Ending::NotStarted { kind, message } => {
             let kind = match kind {
@@ -316,24 +262,17 @@ fn conclude(ending: Ending) -> Result<Exit> {
             };
             Err(EngineError::new(kind, not_started).because(message))
         }
-        Ending::Machine {
-            end: end @ End::InternalError { .. },
-            ..
-        } => Err(guest("the machine cannot go on")
-            .because(end.to_string())
-            .hint("`isopod doctor` looks at this host's KVM")),
-        Ending::Machine {
-            end,
-            phase: Phase::Up,
-        } => killed(end.to_string()),
+        Ending::Machine { end: end @ End::InternalError { .. }, .. } => {
+            Err(guest("the machine cannot go on")
+                .because(end.to_string())
+                .hint("`isopod doctor` looks at this host's KVM"))
+        }
+        Ending::Machine { end, phase: Phase::Up } => killed(end.to_string()),
         Ending::Machine { end, .. } => Err(guest(not_started).because(end.to_string()).hint(CONSOLE)),
         Ending::Misbehaved(why) => {
             Err(guest("the guest's agent broke the protocol; its machine was ended").because(why))
         }
-        Ending::Silent {
-            waiting: Waiting::Signal,
-            limit,
-        } => killed(format!(
+        Ending::Silent { waiting: Waiting::Signal, limit } => killed(format!(
             "the guest did not take a signal within {} s; its machine was ended",
             limit.as_secs()
         )),
@@ -343,10 +282,7 @@ fn conclude(ending: Ending) -> Result<Exit> {
             } else {
                 "the process was not started"
             };
-            let cause = format!(
-                "nothing was heard for {} s; the machine was ended",
-                limit.as_secs()
-            );
+            let cause = format!("nothing was heard for {} s; the machine was ended", limit.as_secs());
             Err(guest(what)
                 .because(cause)
                 .hint(format!("{CONSOLE}; {START_TIMEOUT} sets the seconds to wait")))
@@ -358,19 +294,14 @@ fn conclude(ending: Ending) -> Result<Exit> {
         Ending::HungUp { phase: Phase::Up } => {
             killed("the guest's agent hung up; its machine was ended".to_owned())
         }
-        Ending::HungUp { .. } => Err(guest(not_started)
-            .because("the guest's agent hung up")
-            .hint(CONSOLE)),
+        Ending::HungUp { .. } => Err(guest(not_started).because("the guest's agent hung up").hint(CONSOLE)),
     }
 }
 
 const CONSOLE: &str = "--console shows what the guest's kernel says";
 
 /// How long the counters may take; they are for show.
-const COUNTING: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 200_000_000,
-};
+const COUNTING: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 impl Session<'_> {
     /// Has the machine count once more, now that its work is done.

@@ -168,16 +168,11 @@ impl FromStr for Hostname {
             (1..=63).contains(&l.len())
                 && !l.starts_with('-')
                 && !l.ends_with('-')
-                && l.bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+                && l.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
         };
         // The kernel's own limit is 64 (`__NEW_UTS_LEN`), DNS's 253; the kernel's is the one that would fail.
         let good = text.len() <= 64 && text.split('.').all(label);
-        if good {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(BadValue::Hostname(text.to_owned()))
-        }
+        if good { Ok(Self(text.to_owned())) } else { Err(BadValue::Hostname(text.to_owned())) }
     }
 }
 
@@ -241,11 +236,7 @@ impl Ulimit {
         if soft > hard {
             return Err(BadValue::SoftAboveHard { soft, hard });
         }
-        Ok(Self {
-            resource: *resource,
-            soft,
-            hard,
-        })
+        Ok(Self { resource: *resource, soft, hard })
     }
 }
 
@@ -306,10 +297,7 @@ impl TmpfsMount {
             all.push(',');
             all.push_str(options);
         }
-        Ok(Self {
-            target: target.to_owned(),
-            options: all,
-        })
+        Ok(Self { target: target.to_owned(), options: all })
     }
 }
 
@@ -342,16 +330,7 @@ mod tests {
         for good in ["web", "web-1", "a.b.c", "X", "with_underscore"] {
             assert!(good.parse::<Hostname>().is_ok(), "{good}");
         }
-        for bad in [
-            "",
-            "-a",
-            "a-",
-            "a..b",
-            ".a",
-            "a b",
-            "a\n127.0.0.1 x",
-            &"a".repeat(64),
-        ] {
+        for bad in ["", "-a", "a-", "a..b", ".a", "a b", "a\n127.0.0.1 x", &"a".repeat(64)] {
             assert!(bad.parse::<Hostname>().is_err(), "{bad:?}");
         }
     }
@@ -360,11 +339,7 @@ mod tests {
     fn a_soft_limit_above_the_hard_one_is_refused() {
         assert_eq!(
             Ulimit::new("nofile", 1024, 2048).unwrap(),
-            Ulimit {
-                resource: 7,
-                soft: 1024,
-                hard: 2048
-            }
+            Ulimit { resource: 7, soft: 1024, hard: 2048 }
         );
         assert!(Ulimit::new("nofile", 2, 1).is_err());
         assert!(Ulimit::new("files", 1, 1).is_err());

@@ -39,12 +39,7 @@ pub struct Exit {
 
 impl Exit {
     pub fn new(code: u8, at: u64) -> Self {
-        Self {
-            code,
-            reason: None,
-            out_of_memory: false,
-            at,
-        }
+        Self { code, reason: None, out_of_memory: false, at }
     }
 
     #[must_use]
@@ -76,10 +71,7 @@ impl State {
             (Self::Created | Self::Starting | Self::Running { .. }, Change::End(exit)) => {
                 Ok(Self::Exited(exit))
             }
-            (from, change) => Err(Impossible {
-                from: from.name(),
-                to: change.verb(),
-            }),
+            (from, change) => Err(Impossible { from: from.name(), to: change.verb() }),
         }
     }
 
@@ -163,9 +155,7 @@ mod tests {
 
     #[test]
     fn what_is_running_when_its_owner_dies_was_killed() {
-        let State::Exited(exit) = (State::Running { since: 1 }).abandoned(2) else {
-            panic!("it is over")
-        };
+        let State::Exited(exit) = (State::Running { since: 1 }).abandoned(2) else { panic!("it is over") };
         assert_eq!((exit.code, exit.reason.as_deref()), (137, Some("killed")));
     }
 

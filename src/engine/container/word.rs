@@ -79,10 +79,7 @@ mod tests {
 
     #[test]
     fn text_is_written_as_text() {
-        assert_eq!(
-            serde_json::to_string(&Word::new("sh").unwrap()).unwrap(),
-            "\"sh\""
-        );
+        assert_eq!(serde_json::to_string(&Word::new("sh").unwrap()).unwrap(), "\"sh\"");
         assert!(Word::new("a\0b").is_none());
     }
 }

@@ -91,26 +91,14 @@ fn call_ranges(profile: &Profile, out: &mut Backward) -> Vec<Range> {
         let target = verdict(profile.of(number), profile.default, out);
         match ranges.last_mut() {
             Some(range) if range.target == target => range.weight += 1,
-            _ => ranges.push(Range {
-                start: u32::from(number),
-                weight: 1,
-                target,
-            }),
+            _ => ranges.push(Range { start: u32::from(number), weight: 1, target }),
         }
     }
     // A call that is newer than the table: programs know what to do if the kernel does not have it.
     let unknown = out.answer(Action::Errno(ENOSYS));
-    ranges.push(Range {
-        start: u32::from(last) + 1,
-        weight: 1,
-        target: unknown,
-    });
+    ranges.push(Range { start: u32::from(last) + 1, weight: 1, target: unknown });
     let x32 = out.answer(Action::Errno(EPERM));
-    ranges.push(Range {
-        start: X32,
-        weight: 1,
-        target: x32,
-    });
+    ranges.push(Range { start: X32, weight: 1, target: x32 });
     ranges
 }
 
@@ -124,27 +112,16 @@ fn verdict(rules: &[Rule], default: Action, out: &mut Backward) -> Target {
     if let Some(argument) = one_argument(&conditional) {
         return by_value(&conditional, argument, otherwise, out);
     }
-    conditional
-        .iter()
-        .rev()
-        .fold(out.answer(otherwise), |next, rule| {
-            let yes = out.answer(rule.action);
-            rule.when
-                .iter()
-                .rev()
-                .fold(yes, |yes, condition| compare(*condition, yes, next, out))
-        })
+    conditional.iter().rev().fold(out.answer(otherwise), |next, rule| {
+        let yes = out.answer(rule.action);
+        rule.when.iter().rev().fold(yes, |yes, condition| compare(*condition, yes, next, out))
+    })
 }
 
 /// The argument, if it is the only one that all rules look at, and each does so once and for its order.
 fn one_argument(rules: &[&Rule]) -> Option<u8> {
     let of = |rule: &&Rule| match rule.when[..] {
-        [
-            Condition {
-                compare: Compare::Masked { .. },
-                ..
-            },
-        ] => None,
+        [Condition { compare: Compare::Masked { .. }, .. }] => None,
         [Condition { argument, .. }] => Some(argument),
         _ => None,
     };
@@ -155,38 +132,23 @@ fn one_argument(rules: &[&Rule]) -> Option<u8> {
 /// Decides by a search among the argument's values, if all that matter fit into its lower half.
 fn by_value(rules: &[&Rule], argument: u8, otherwise: Action, out: &mut Backward) -> Target {
     let decide = |value: u64| {
-        let rule = rules
-            .iter()
-            .find(|rule| rule.when.iter().all(|c| c.compare.holds(value)));
+        let rule = rules.iter().find(|rule| rule.when.iter().all(|c| c.compare.holds(value)));
         rule.map_or(otherwise, |rule| rule.action)
     };
-    let edges: BTreeSet<u64> = rules
-        .iter()
-        .flat_map(|r| &r.when)
-        .flat_map(|c| edges(c.compare))
-        .collect();
-    let Ok(edges) = edges
-        .into_iter()
-        .filter(|e| *e != 1 << 32)
-        .map(u32::try_from)
-        .collect::<Result<Vec<_>, _>>()
+    let edges: BTreeSet<u64> = rules.iter().flat_map(|r| &r.when).flat_map(|c| edges(c.compare)).collect();
+    let Ok(edges) =
+        edges.into_iter().filter(|e| *e != 1 << 32).map(u32::try_from).collect::<Result<Vec<_>, _>>()
     else {
         return rules.iter().rev().fold(out.answer(otherwise), |next, rule| {
             let yes = out.answer(rule.action);
-            rule.when
-                .iter()
-                .fold(yes, |yes, condition| compare(*condition, yes, next, out))
+            rule.when.iter().fold(yes, |yes, condition| compare(*condition, yes, next, out))
         });
     };
     let mut ranges: Vec<Range> = Vec::new();
     for start in [0].into_iter().chain(edges) {
         let target = out.answer(decide(u64::from(start)));
         if ranges.last().is_none_or(|range| range.target != target) {
-            ranges.push(Range {
-                start,
-                weight: 1,
-                target,
-            });
+            ranges.push(Range { start, weight: 1, target });
         }
     }
     let low = search(&ranges, out);
@@ -239,12 +201,7 @@ fn equal(low: u32, (mask, value): (u64, u64), yes: Target, no: Target, out: &mut
         }
         out.branch(JUMP_EQ, value, next, no);
         if mask != u32::MAX {
-            out.push(Instruction {
-                code: AND,
-                jt: 0,
-                jf: 0,
-                k: mask,
-            });
+            out.push(Instruction { code: AND, jt: 0, jf: 0, k: mask });
         }
         let test = out.end();
         out.load(at, test);
@@ -290,10 +247,7 @@ impl Splits {
         for (i, range) in ranges.iter().enumerate() {
             sums[i + 1] = sums[i] + u64::from(range.weight);
         }
-        let mut splits = Self {
-            n,
-            at: vec![0; (n + 1) * (n + 1)],
-        };
+        let mut splits = Self { n, at: vec![0; (n + 1) * (n + 1)] };
         let mut costs = vec![0u64; (n + 1) * (n + 1)];
         for from in 0..n {
             let place = splits.place(from, from + 1);
@@ -352,32 +306,17 @@ impl Backward {
     /// Loads a word; the next instruction must be the one pushed last.
     fn load(&mut self, at: u32, next: usize) {
         debug_assert_eq!(next, self.end());
-        self.push(Instruction {
-            code: LOAD,
-            jt: 0,
-            jf: 0,
-            k: at,
-        });
+        self.push(Instruction { code: LOAD, jt: 0, jf: 0, k: at });
     }
 
     /// Makes a target the instruction pushed last.
     fn place(&mut self, target: Target) -> usize {
         match target {
-            Target::Answer(k) => self.push(Instruction {
-                code: RETURN,
-                jt: 0,
-                jf: 0,
-                k,
-            }),
+            Target::Answer(k) => self.push(Instruction { code: RETURN, jt: 0, jf: 0, k }),
             Target::At(place) if place == self.end() => {}
             Target::At(place) => {
                 let k = u32::try_from(self.0.len() - place - 1).unwrap_or(u32::MAX);
-                self.push(Instruction {
-                    code: JUMP,
-                    jt: 0,
-                    jf: 0,
-                    k,
-                });
+                self.push(Instruction { code: JUMP, jt: 0, jf: 0, k });
             }
         }
         self.end()

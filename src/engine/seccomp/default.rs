@@ -69,22 +69,13 @@ const WITH: &[(Capability, &[u16])] = &[
     (Capability::DAC_READ_SEARCH, calls! { open_by_handle_at, }),
     (Capability::SYS_BOOT, calls! { reboot, }),
     (Capability::SYS_CHROOT, calls! { chroot, }),
-    (
-        Capability::SYS_MODULE,
-        calls! { init_module, delete_module, finit_module, },
-    ),
+    (Capability::SYS_MODULE, calls! { init_module, delete_module, finit_module, }),
     (Capability::SYS_PACCT, calls! { acct, }),
-    (
-        Capability::SYS_PTRACE,
-        calls! { kcmp, pidfd_getfd, process_madvise, },
-    ),
+    (Capability::SYS_PTRACE, calls! { kcmp, pidfd_getfd, process_madvise, }),
     (Capability::SYS_RAWIO, calls! { iopl, ioperm, }),
     (Capability::SYS_TIME, calls! { settimeofday, clock_settime, }),
     (Capability::SYS_TTY_CONFIG, calls! { vhangup, }),
-    (
-        Capability::SYS_NICE,
-        calls! { mbind, set_mempolicy, get_mempolicy, set_mempolicy_home_node, },
-    ),
+    (Capability::SYS_NICE, calls! { mbind, set_mempolicy, get_mempolicy, set_mempolicy_home_node, }),
     (Capability::SYSLOG, calls! { syslog, }),
     (Capability::BPF, calls! { bpf, }),
     (Capability::PERFMON, calls! { perf_event_open, }),
@@ -95,16 +86,8 @@ const CLONE_NEW: u64 = 0x7e02_0000;
 /// PER_LINUX and PER_LINUX32, with and without UNAME26; and the question what it is.
 const PERSONALITIES: [u64; 5] = [0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 /// Address families: all that are still there, but not AF_ALG (38) and AF_VSOCK (40).
-const FAMILIES: [(u64, u64); 8] = [
-    (0, 11),
-    (13, 18),
-    (21, 22),
-    (24, 24),
-    (26, 33),
-    (35, 36),
-    (39, 39),
-    (41, 45),
-];
+const FAMILIES: [(u64, u64); 8] =
+    [(0, 11), (13, 18), (21, 22), (24, 24), (26, 33), (35, 36), (39, 39), (41, 45)];
 
 /// The default profile for a process with these capabilities.
 pub fn default_profile(capabilities: Capabilities) -> Profile {
@@ -115,28 +98,13 @@ pub fn default_profile(capabilities: Capabilities) -> Profile {
         }
     }
     if !capabilities.has(Capability::SYS_ADMIN) {
-        rules.push(Rule::allow_if(
-            nr::clone,
-            Condition::on(
-                0,
-                Compare::Masked {
-                    mask: CLONE_NEW,
-                    value: 0,
-                },
-            ),
-        ));
+        rules
+            .push(Rule::allow_if(nr::clone, Condition::on(0, Compare::Masked { mask: CLONE_NEW, value: 0 })));
         // So that a C library falls back to clone, whose flags can be looked at.
-        rules.push(Rule {
-            syscall: nr::clone3,
-            when: Vec::new(),
-            action: Action::Errno(ENOSYS),
-        });
+        rules.push(Rule { syscall: nr::clone3, when: Vec::new(), action: Action::Errno(ENOSYS) });
     }
     for value in PERSONALITIES {
-        rules.push(Rule::allow_if(
-            nr::personality,
-            Condition::on(0, Compare::Eq(value)),
-        ));
+        rules.push(Rule::allow_if(nr::personality, Condition::on(0, Compare::Eq(value))));
     }
     for family in FAMILIES.iter().flat_map(|(first, last)| *first..=*last) {
         rules.push(Rule::allow_if(nr::socket, Condition::on(0, Compare::Eq(family))));

@@ -86,19 +86,10 @@ pub fn parse(text: &str, capabilities: Capabilities) -> Result<Profile, ProfileE
             continue;
         }
         let action = action(&calls.action, calls.errno_ret)?;
-        let when = calls
-            .args
-            .iter()
-            .flatten()
-            .map(condition)
-            .collect::<Result<Vec<_>, _>>()?;
+        let when = calls.args.iter().flatten().map(condition).collect::<Result<Vec<_>, _>>()?;
         for name in calls.names.iter().chain(&calls.name) {
             if let Some((_, syscall)) = NAMES.iter().find(|(n, _)| n == name) {
-                rules.push(Rule {
-                    syscall: *syscall,
-                    when: when.clone(),
-                    action,
-                });
+                rules.push(Rule { syscall: *syscall, when: when.clone(), action });
             }
         }
     }
@@ -135,10 +126,8 @@ fn action(name: &str, errno: Option<u32>) -> Result<Action, ProfileError> {
         "SCMP_ACT_KILL_PROCESS" => Action::KillProcess,
         "SCMP_ACT_ERRNO" => {
             let number = errno.unwrap_or(EPERM);
-            let number = u16::try_from(number)
-                .ok()
-                .filter(|n| *n < 4096)
-                .ok_or(ProfileError::Errno(number))?;
+            let number =
+                u16::try_from(number).ok().filter(|n| *n < 4096).ok_or(ProfileError::Errno(number))?;
             Action::Errno(number)
         }
         other => return Err(ProfileError::Action(other.into())),
@@ -147,10 +136,7 @@ fn action(name: &str, errno: Option<u32>) -> Result<Action, ProfileError> {
 
 fn condition(argument: &Argument) -> Result<Condition, ProfileError> {
     let wrong = ProfileError::Argument(argument.index);
-    let index = u8::try_from(argument.index)
-        .ok()
-        .filter(|i| *i < ARGUMENTS)
-        .ok_or(wrong)?;
+    let index = u8::try_from(argument.index).ok().filter(|i| *i < ARGUMENTS).ok_or(wrong)?;
     let value = argument.value;
     let compare = match argument.op.as_str() {
         "SCMP_CMP_EQ" => Compare::Eq(value),
@@ -159,14 +145,8 @@ fn condition(argument: &Argument) -> Result<Condition, ProfileError> {
         "SCMP_CMP_LE" => Compare::Le(value),
         "SCMP_CMP_GT" => Compare::Gt(value),
         "SCMP_CMP_GE" => Compare::Ge(value),
-        "SCMP_CMP_MASKED_EQ" => Compare::Masked {
-            mask: value,
-            value: argument.value_two,
-        },
+        "SCMP_CMP_MASKED_EQ" => Compare::Masked { mask: value, value: argument.value_two },
         other => return Err(ProfileError::Compare(other.into())),
     };
-    Ok(Condition {
-        argument: index,
-        compare,
-    })
+    Ok(Condition { argument: index, compare })
 }

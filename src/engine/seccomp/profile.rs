@@ -72,9 +72,7 @@ impl Condition {
 
     #[cfg(test)]
     fn holds(&self, arguments: &[u64; ARGUMENTS as usize]) -> bool {
-        arguments
-            .get(usize::from(self.argument))
-            .is_some_and(|a| self.compare.holds(*a))
+        arguments.get(usize::from(self.argument)).is_some_and(|a| self.compare.holds(*a))
     }
 }
 
@@ -88,19 +86,11 @@ pub(crate) struct Rule {
 
 impl Rule {
     pub(crate) fn allow(syscall: u16) -> Self {
-        Self {
-            syscall,
-            when: Vec::new(),
-            action: Action::Allow,
-        }
+        Self { syscall, when: Vec::new(), action: Action::Allow }
     }
 
     pub(crate) fn allow_if(syscall: u16, condition: Condition) -> Self {
-        Self {
-            syscall,
-            when: vec![condition],
-            action: Action::Allow,
-        }
+        Self { syscall, when: vec![condition], action: Action::Allow }
     }
 }
 
@@ -129,9 +119,6 @@ impl Profile {
     #[cfg(test)]
     pub(crate) fn decide(&self, syscall: u16, arguments: &[u64; ARGUMENTS as usize]) -> Action {
         let applies = |rule: &&Rule| rule.when.iter().all(|c| c.holds(arguments));
-        self.of(syscall)
-            .iter()
-            .find(applies)
-            .map_or(self.default, |rule| rule.action)
+        self.of(syscall).iter().find(applies).map_or(self.default, |rule| rule.action)
     }
 }

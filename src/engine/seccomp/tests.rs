@@ -73,13 +73,7 @@ fn interesting(profile: &Profile) -> Vec<u64> {
                 value
             }
         };
-        values.extend([
-            v,
-            v.wrapping_sub(1),
-            v.wrapping_add(1),
-            v | 1 << 32,
-            v.wrapping_add(1 << 32),
-        ]);
+        values.extend([v, v.wrapping_sub(1), v.wrapping_add(1), v | 1 << 32, v.wrapping_add(1 << 32)]);
     }
     values.sort_unstable();
     values.dedup();
@@ -109,11 +103,7 @@ fn check(profile: &Profile) -> usize {
         };
         for args in arguments {
             let (answer, steps) = run(&program, &native(nr.into(), args));
-            assert_eq!(
-                answer,
-                profile.decide(nr, &args).code(),
-                "call {nr} with {args:x?}"
-            );
+            assert_eq!(answer, profile.decide(nr, &args).code(), "call {nr} with {args:x?}");
             if profile.of(nr).iter().all(|rule| rule.when.is_empty()) {
                 most = most.max(steps);
             }
@@ -142,11 +132,7 @@ fn the_default_decides_every_call_in_few_steps_and_is_short() {
 #[test]
 fn a_foreign_architecture_is_killed_and_x32_refused() {
     let program = program(&default_profile(Capabilities::ALL));
-    let i386 = Call {
-        arch: 0x4000_0003,
-        nr: 4,
-        args: [0; 6],
-    };
+    let i386 = Call { arch: 0x4000_0003, nr: 4, args: [0; 6] };
     assert_eq!(run(&program, &i386).0, Action::KillProcess.code());
     assert_eq!(run(&program, &native(X32 + 1, [0; 6])).0, Action::Errno(1).code());
 }
@@ -161,11 +147,7 @@ fn a_call_newer_than_the_table_is_answered_as_by_a_kernel_without_it() {
 fn vsock_is_refused_even_where_the_kernel_would_drop_upper_bits() {
     let profile = default_profile(Capabilities::ALL);
     for family in [40, 40 + (1 << 32), 38, 38 + (7 << 32)] {
-        assert_eq!(
-            profile.decide(nr::socket, &[family, 1, 0, 0, 0, 0]),
-            Action::Errno(1),
-            "{family:#x}"
-        );
+        assert_eq!(profile.decide(nr::socket, &[family, 1, 0, 0, 0, 0]), Action::Errno(1), "{family:#x}");
     }
     assert_eq!(profile.decide(nr::socket, &[2, 1, 0, 0, 0, 0]), Action::Allow);
 }
@@ -206,14 +188,8 @@ fn any_compare() -> impl Strategy<Value = Compare> {
         2 => Compare::Le(v),
         3 => Compare::Gt(v),
         4 => Compare::Ge(v),
-        5 => Compare::Masked {
-            mask,
-            value: v & mask,
-        },
-        6 => Compare::Masked {
-            mask: u64::from(u32::MAX),
-            value: v,
-        },
+        5 => Compare::Masked { mask, value: v & mask },
+        6 => Compare::Masked { mask: u64::from(u32::MAX), value: v },
         _ => Compare::Eq(v),
     })
 }
@@ -229,13 +205,8 @@ fn any_action() -> impl Strategy<Value = Action> {
 
 fn any_rule() -> impl Strategy<Value = Rule> {
     let condition = (0u8..6, any_compare()).prop_map(|(argument, compare)| Condition { argument, compare });
-    (0u16..468, prop::collection::vec(condition, 0..4), any_action()).prop_map(|(syscall, when, action)| {
-        Rule {
-            syscall,
-            when,
-            action,
-        }
-    })
+    (0u16..468, prop::collection::vec(condition, 0..4), any_action())
+        .prop_map(|(syscall, when, action)| Rule { syscall, when, action })
 }
 
 proptest! {
@@ -267,10 +238,7 @@ fn a_profile_file_means_what_dockers_would() {
     assert_eq!(profile.decide(nr::read, &none), Action::Allow);
     assert_eq!(profile.decide(nr::open, &none), Action::Errno(38));
     assert_eq!(profile.decide(nr::kill, &none), Action::KillProcess);
-    assert_eq!(
-        profile.decide(nr::clone, &[131_072, 0, 0, 0, 0, 0]),
-        Action::Errno(38)
-    );
+    assert_eq!(profile.decide(nr::clone, &[131_072, 0, 0, 0, 0, 0]), Action::Errno(38));
     assert_eq!(profile.decide(nr::mount, &none), Action::Errno(38));
     assert_eq!(profile.decide(nr::chroot, &none), Action::Allow);
     let admin = parse(PROFILE, Capabilities::ALL).unwrap();
@@ -284,11 +252,6 @@ fn a_profile_file_means_what_dockers_would() {
 fn a_profile_file_that_asks_for_what_is_not_there_is_refused_by_name() {
     let notify =
         r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_NOTIFY"}]}"#;
-    assert!(
-        parse(notify, Capabilities::DEFAULT)
-            .unwrap_err()
-            .to_string()
-            .contains("SCMP_ACT_NOTIFY")
-    );
+    assert!(parse(notify, Capabilities::DEFAULT).unwrap_err().to_string().contains("SCMP_ACT_NOTIFY"));
     assert!(parse("{", Capabilities::DEFAULT).is_err());
 }

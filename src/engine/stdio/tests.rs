@@ -23,6 +23,8 @@ impl Watched for FakeMachine {
     fn event(&mut self) -> Event {
         Event::Ended(End::Panicked)
     }
+
+    fn count(&mut self) {}
 }
 
 /// The agent's side, blocking.
@@ -81,11 +83,7 @@ impl FakeAgent {
     }
 
     fn exited(&mut self, code: i32) {
-        self.say(AgentSays::Exited(Exited {
-            code: Some(code),
-            signal: None,
-            out_of_memory: false,
-        }));
+        self.say(AgentSays::Exited(Exited { code: Some(code), signal: None, out_of_memory: false }));
     }
 }
 
@@ -104,10 +102,7 @@ impl Stage {
     }
 }
 
-const LONG: Limits = Limits {
-    start: Duration::from_secs(20),
-    signal: Duration::from_secs(20),
-};
+const LONG: Limits = Limits { start: Duration::from_secs(20), signal: Duration::from_secs(20) };
 
 fn stage(limits: Limits, play: impl FnOnce(FakeAgent) + Send + 'static) -> Stage {
     let (ours, theirs) = UnixStream::pair().unwrap();
@@ -115,23 +110,14 @@ fn stage(limits: Limits, play: impl FnOnce(FakeAgent) + Send + 'static) -> Stage
         (pipe().unwrap(), pipe().unwrap(), pipe().unwrap());
     let (machine, machine_end) = UnixStream::pair().unwrap();
     thread::spawn(move || {
-        play(FakeAgent {
-            stream: theirs,
-            decoder: Decoder::default(),
-        });
+        play(FakeAgent { stream: theirs, decoder: Decoder::default() });
     });
     let session = thread::spawn(move || {
         let signals = SignalFd::new(&[]).unwrap();
         let mut timings = Timings::start();
-        let streams = Streams {
-            stdin: in_read.as_fd(),
-            stdout: out_write.as_fd(),
-            stderr: err_write.as_fd(),
-        };
-        let container = Container {
-            stdin: true,
-            ..Container::default()
-        };
+        let streams =
+            Streams { stdin: in_read.as_fd(), stdout: out_write.as_fd(), stderr: err_write.as_fd() };
+        let container = Container { stdin: true, ..Container::default() };
         let parts = Parts {
             agent: ours.into(),
             streams,
@@ -145,13 +131,7 @@ fn stage(limits: Limits, play: impl FnOnce(FakeAgent) + Send + 'static) -> Stage
         session.flush();
         ending
     });
-    Stage {
-        stdin: Some(in_write),
-        stdout: Some(out_read),
-        stderr: Some(err_read),
-        machine,
-        session,
-    }
+    Stage { stdin: Some(in_write), stdout: Some(out_read), stderr: Some(err_read), machine, session }
 }
 
 fn read_all(pipe: Option<PipeReader>) -> Vec<u8> {
@@ -170,17 +150,8 @@ fn output_arrives_apart_and_whole_before_the_exit_is_told() {
         agent.hear();
     });
     let (out, err) = (stage.stdout.take(), stage.stderr.take());
-    assert_eq!(
-        stage.ending(),
-        Ending::Exited(ProcessEnd {
-            code: 7,
-            out_of_memory: false
-        })
-    );
-    assert_eq!(
-        (read_all(out), read_all(err)),
-        (b"out\0\xff".to_vec(), b"err".to_vec())
-    );
+    assert_eq!(stage.ending(), Ending::Exited(ProcessEnd { code: 7, out_of_memory: false }));
+    assert_eq!((read_all(out), read_all(err)), (b"out\0\xff".to_vec(), b"err".to_vec()));
 }
 
 #[test]
@@ -224,45 +195,24 @@ fn more_than_all_buffers_goes_through_both_ways_unchanged() {
 
 #[test]
 fn a_silent_agent_meets_the_deadline() {
-    let limits = Limits {
-        start: Duration::from_millis(100),
-        ..LONG
-    };
+    let limits = Limits { start: Duration::from_millis(100), ..LONG };
     let stage = stage(limits, |mut agent| {
         agent.hear();
     });
     let started = Instant::now();
-    assert_eq!(
-        stage.ending(),
-        Ending::Silent {
-            waiting: Waiting::Hello,
-            limit: limits.start
-        }
-    );
+    assert_eq!(stage.ending(), Ending::Silent { waiting: Waiting::Hello, limit: limits.start });
     assert!(started.elapsed() < Duration::from_secs(5));
 }
 
 #[test]
 fn an_agent_that_says_hello_and_no_more_meets_it_too() {
-    let limits = Limits {
-        start: Duration::from_millis(100),
-        ..LONG
-    };
+    let limits = Limits { start: Duration::from_millis(100), ..LONG };
     let stage = stage(limits, |mut agent| {
-        agent.say(AgentSays::Hello(message::Hello {
-            version: VERSION,
-            ..message::Hello::default()
-        }));
+        agent.say(AgentSays::Hello(message::Hello { version: VERSION, ..message::Hello::default() }));
         agent.hear();
         agent.hear();
     });
-    assert_eq!(
-        stage.ending(),
-        Ending::Silent {
-            waiting: Waiting::Started,
-            limit: limits.start
-        }
-    );
+    assert_eq!(stage.ending(), Ending::Silent { waiting: Waiting::Started, limit: limits.start });
 }
 
 #[test]
@@ -271,10 +221,7 @@ fn a_length_no_frame_has_ends_the_session() {
         agent.stream.write_all(&[0xff; 64]).unwrap();
         agent.hear();
     });
-    assert!(matches!(
-        stage.ending(),
-        Ending::Misbehaved(Misbehaviour::Frame(_))
-    ));
+    assert!(matches!(stage.ending(), Ending::Misbehaved(Misbehaviour::Frame(_))));
 }
 
 #[test]
@@ -286,10 +233,7 @@ fn an_agent_that_ignores_the_window_ends_the_session() {
         agent.hear();
     });
     let out = stage.stdout.take();
-    assert!(matches!(
-        stage.ending_without_flush(out),
-        Ending::Misbehaved(Misbehaviour::Window(_))
-    ));
+    assert!(matches!(stage.ending_without_flush(out), Ending::Misbehaved(Misbehaviour::Window(_))));
 }
 
 impl Stage {
@@ -324,13 +268,7 @@ fn a_machine_that_ends_tells_why_after_what_the_agent_still_said() {
     let out = stage.stdout.as_mut().unwrap();
     out.read_exact(&mut seen).unwrap();
     stage.machine.write_all(b"x").unwrap();
-    assert_eq!(
-        stage.ending(),
-        Ending::Machine {
-            end: End::Panicked,
-            phase: Phase::Up
-        }
-    );
+    assert_eq!(stage.ending(), Ending::Machine { end: End::Panicked, phase: Phase::Up });
     assert_eq!(&seen, b"last");
 }
 
@@ -345,10 +283,7 @@ fn a_reader_who_goes_away_is_told_to_the_agent_and_no_more_is_kept() {
         agent.hear();
     });
     drop(stage.stdout.take());
-    assert!(matches!(
-        stage.ending(),
-        Ending::Exited(ProcessEnd { code: 141, .. })
-    ));
+    assert!(matches!(stage.ending(), Ending::Exited(ProcessEnd { code: 141, .. })));
 }
 
 #[test]
@@ -369,15 +304,9 @@ fn the_end_of_stdin_is_passed_on() {
 
 #[test]
 fn an_agent_that_never_pauses_does_not_outrun_its_deadline() {
-    let limits = Limits {
-        start: Duration::from_millis(200),
-        ..LONG
-    };
+    let limits = Limits { start: Duration::from_millis(200), ..LONG };
     let stage = stage(limits, |mut agent| {
-        agent.say(AgentSays::Hello(message::Hello {
-            version: VERSION,
-            ..message::Hello::default()
-        }));
+        agent.say(AgentSays::Hello(message::Hello { version: VERSION, ..message::Hello::default() }));
         assert!(matches!(agent.hear(), Got::Says(HostSays::Start(_))));
         // As long as it lasts: pieces of a message that is never whole do not count as an answer.
         let mut header = vec![0xff, 0xff, 0x0f, 0, 0, 0, 0, 0];
@@ -385,13 +314,7 @@ fn an_agent_that_never_pauses_does_not_outrun_its_deadline() {
         let _ = agent.stream.write_all(&header);
         agent.hear();
     });
-    assert_eq!(
-        stage.ending(),
-        Ending::Silent {
-            waiting: Waiting::Started,
-            limit: limits.start
-        }
-    );
+    assert_eq!(stage.ending(), Ending::Silent { waiting: Waiting::Started, limit: limits.start });
 }
 
 #[test]
@@ -403,11 +326,5 @@ fn an_agent_that_floods_us_with_empty_frames_leaves_room_for_others() {
     });
     thread::sleep(Duration::from_millis(300));
     stage.machine.write_all(b"x").unwrap();
-    assert_eq!(
-        stage.ending(),
-        Ending::Machine {
-            end: End::Panicked,
-            phase: Phase::Up
-        }
-    );
+    assert_eq!(stage.ending(), Ending::Machine { end: End::Panicked, phase: Phase::Up });
 }

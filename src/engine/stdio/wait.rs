@@ -57,17 +57,11 @@ impl<'a> Session<'a> {
         fds.push(PollFd::from_borrowed_fd(machine.fd(), PollFlags::IN));
         who.push(Who::Machine);
         if self.hung_up.is_none() {
-            let out = if self.sent < self.to_agent.len() {
-                PollFlags::OUT
-            } else {
-                PollFlags::empty()
-            };
+            let out = if self.sent < self.to_agent.len() { PollFlags::OUT } else { PollFlags::empty() };
             fds.push(PollFd::new(&self.agent, PollFlags::IN | out));
             who.push(Who::Agent);
         }
-        let timeout = self
-            .deadline()
-            .map(|(at, ..)| timespec(at.saturating_duration_since(Instant::now())));
+        let timeout = self.deadline().map(|(at, ..)| timespec(at.saturating_duration_since(Instant::now())));
         // Interrupted or failed, there is nothing to do but look again; the deadline is looked at in any case.
         let _ = poll(&mut fds, timeout.as_ref());
         Ready(
@@ -80,19 +74,13 @@ impl<'a> Session<'a> {
     }
 
     pub(super) fn fd_of(&self, sink: usize) -> BorrowedFd<'a> {
-        if sink == 0 {
-            self.streams.stdout
-        } else {
-            self.streams.stderr
-        }
+        if sink == 0 { self.streams.stdout } else { self.streams.stderr }
     }
 }
 
 /// Rounded up to whole milliseconds, so that waiting does not end before the deadline.
 fn timespec(duration: Duration) -> Timespec {
-    let ms = u64::try_from(duration.as_millis())
-        .unwrap_or(u64::MAX)
-        .saturating_add(1);
+    let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
     Timespec {
         tv_sec: i64::try_from(ms / 1000).unwrap_or(i64::MAX),
         tv_nsec: i64::try_from(ms % 1000 * 1_000_000).unwrap_or(0),

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 use super::*;
+use crate::message::Container;
 use proptest::prelude::*;
 
 /// What arrived, owned, so that frames can be compared after the decoder moved on.
@@ -92,10 +93,7 @@ fn a_length_over_the_limit_is_refused_before_its_bytes_come() {
 
 #[test]
 fn a_message_larger_than_the_first_buffer_arrives_whole() {
-    let big = FromHost::start(crate::message::Container {
-        args: vec![vec![b'x'; 300_000]],
-        ..Default::default()
-    });
+    let big = FromHost::start(Container { args: vec![vec![b'x'; 300_000]], ..Default::default() });
     let mut bytes = Vec::new();
     put_from_host(&mut bytes, &big).unwrap();
     let mut decoder = Decoder::default();

@@ -31,10 +31,7 @@ pub(crate) fn build(config: &MachineConfig, devices: u32, tsc_khz: u32) -> Strin
     add(&format!("tsc_early_khz={tsc_khz}"));
     for device in 0..devices {
         let at = layout::VIRTIO_MMIO + u64::from(device) * layout::VIRTIO_MMIO_SIZE;
-        add(&format!(
-            "virtio_mmio.device=4K@{at:#x}:{}",
-            layout::VIRTIO_IRQ + device
-        ));
+        add(&format!("virtio_mmio.device=4K@{at:#x}:{}", layout::VIRTIO_IRQ + device));
     }
     if !config.cmdline_extra.is_empty() {
         add(&config.cmdline_extra);
@@ -63,9 +60,6 @@ mod tests {
             line.contains("virtio_mmio.device=4K@0xd0000000:5 virtio_mmio.device=4K@0xd0001000:6"),
             "{line}"
         );
-        assert!(
-            line.ends_with(" isopod.test") && !line.contains("clearcpuid"),
-            "{line}"
-        );
+        assert!(line.ends_with(" isopod.test") && !line.contains("clearcpuid"), "{line}");
     }
 }

@@ -72,55 +72,32 @@ pub(crate) fn load(memory: &GuestMemory, file: &File) -> Result<u64, ElfError> {
 }
 
 fn check(segment: &Segment, number: usize, len: u64) -> Result<(), ElfError> {
-    let Segment {
-        offset,
-        guest,
-        in_file,
-        in_memory,
-    } = *segment;
+    let Segment { offset, guest, in_file, in_memory } = *segment;
     let bad = ElfError::Segment { number };
     if in_file > in_memory || guest.checked_add(in_memory).is_none() {
         return Err(bad);
     }
     let end = offset.checked_add(in_file).ok_or(bad)?;
     if end > len {
-        return Err(ElfError::Truncated {
-            what: "a segment",
-            end,
-            len,
-        });
+        return Err(ElfError::Truncated { what: "a segment", end, len });
     }
     Ok(())
 }
 
 fn place(memory: &GuestMemory, file: &File, segment: &Segment) -> Result<(), ElfError> {
-    let Segment {
-        offset,
-        guest,
-        in_file,
-        in_memory,
-    } = *segment;
+    let Segment { offset, guest, in_file, in_memory } = *segment;
     // What the segment only reserves is zero already; that it is there at all shows here, not in the guest.
     if in_memory > 0 {
         memory.write_obj(0u8, GuestAddress(guest + in_memory - 1))?;
     }
     let mappable = offset % PAGE == 0 && guest % PAGE == 0;
     let mapped = if mappable { in_file & !(PAGE - 1) } else { 0 };
-    memory::map_file(
-        memory,
-        file,
-        FilePages {
-            guest,
-            offset,
-            len: mapped,
-        },
-    )?;
+    memory::map_file(memory, file, FilePages { guest, offset, len: mapped })?;
     let mut buf = [0u8; PAGE_LEN];
     let mut done = mapped;
     while done < in_file {
         let n = usize::try_from((in_file - done).min(PAGE)).unwrap_or(buf.len());
-        file.read_exact_at(&mut buf[..n], offset + done)
-            .map_err(ElfError::Read)?;
+        file.read_exact_at(&mut buf[..n], offset + done).map_err(ElfError::Read)?;
         memory.write_slice(&buf[..n], GuestAddress(guest + done))?;
         done += n as u64;
     }

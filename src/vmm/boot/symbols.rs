@@ -18,14 +18,10 @@ pub(crate) fn name(kernel: &File, address: u64) -> Option<String> {
     let count = number(&header, 60, 2)?.min(1024);
     let section = |index: u64| -> Option<[u8; SECTION_HEADER_LEN]> {
         let mut raw = [0; SECTION_HEADER_LEN];
-        kernel
-            .read_exact_at(&mut raw, sections.checked_add(index * SECTION_HEADER_LEN as u64)?)
-            .ok()?;
+        kernel.read_exact_at(&mut raw, sections.checked_add(index * SECTION_HEADER_LEN as u64)?).ok()?;
         Some(raw)
     };
-    let symtab = (0..count)
-        .filter_map(section)
-        .find(|s| number(s, 4, 4) == Some(u64::from(SHT_SYMTAB)))?;
+    let symtab = (0..count).filter_map(section).find(|s| number(s, 4, 4) == Some(u64::from(SHT_SYMTAB)))?;
     let table = contents(kernel, &symtab)?;
     let names = contents(kernel, &section(number(&symtab, 40, 4)?)?)?;
     let (start, name_at) = table
@@ -35,11 +31,7 @@ pub(crate) fn name(kernel: &File, address: u64) -> Option<String> {
         .max()?;
     let rest = names.get(usize::try_from(name_at).ok()?..)?;
     let name = rest.split(|b| *b == 0).next()?;
-    Some(format!(
-        "{}+{:#x}",
-        String::from_utf8_lossy(name),
-        address - start
-    ))
+    Some(format!("{}+{:#x}", String::from_utf8_lossy(name), address - start))
 }
 
 fn contents(kernel: &File, section: &[u8]) -> Option<Vec<u8>> {

@@ -54,11 +54,7 @@ fn a_container_is_found_by_name_by_id_and_by_its_beginning() {
         assert_eq!(records.find(reference).unwrap().id, id, "{reference}");
     }
     for reference in ["", "we", "../web", "web/", "*"] {
-        assert_eq!(
-            records.find(reference).unwrap_err().kind(),
-            Kind::NotFound,
-            "{reference}"
-        );
+        assert_eq!(records.find(reference).unwrap_err().kind(), Kind::NotFound, "{reference}");
     }
 }
 
@@ -109,9 +105,7 @@ fn names_nobody_chose_do_not_clash() {
 fn a_running_container_whose_owner_is_killed_reads_as_exited_137() {
     let (_folder, records) = fresh();
     kill(running(&records, "web", false));
-    let State::Exited(exit) = records.find("web").unwrap().state else {
-        panic!("it is over")
-    };
+    let State::Exited(exit) = records.find("web").unwrap().state else { panic!("it is over") };
     assert_eq!((exit.code, exit.reason.as_deref()), (137, Some("killed")));
     assert!(records.find("web").unwrap().machine.is_none());
 }
@@ -132,12 +126,7 @@ fn what_a_killed_run_with_rm_left_is_swept_with_its_name() {
     let stays = running(&records, "stays", true);
     kill(running(&records, "kept", false));
     records.sweep().unwrap();
-    let names: Vec<String> = records
-        .list()
-        .unwrap()
-        .iter()
-        .map(|r| r.name.to_string())
-        .collect();
+    let names: Vec<String> = records.list().unwrap().iter().map(|r| r.name.to_string()).collect();
     assert_eq!(names.len(), 2, "{names:?}");
     assert!(create(&records, Some("gone"), true).is_ok());
     drop(stays);

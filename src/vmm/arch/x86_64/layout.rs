@@ -38,11 +38,7 @@ pub(crate) const PVPANIC_PORT: u16 = 0x505;
 
 /// Where `bytes` of memory lie: `(address, length)`, below the hole and above it.
 pub(crate) fn memory_ranges(bytes: u64) -> Vec<(u64, u64)> {
-    if bytes <= HOLE_START {
-        vec![(0, bytes)]
-    } else {
-        vec![(0, HOLE_START), (HOLE_END, bytes - HOLE_START)]
-    }
+    if bytes <= HOLE_START { vec![(0, bytes)] } else { vec![(0, HOLE_START), (HOLE_END, bytes - HOLE_START)] }
 }
 
 #[cfg(test)]
@@ -52,9 +48,6 @@ mod tests {
     #[test]
     fn memory_goes_around_the_hole() {
         assert_eq!(memory_ranges(HOLE_START), [(0, HOLE_START)]);
-        assert_eq!(
-            memory_ranges(HOLE_START + 4096),
-            [(0, HOLE_START), (HOLE_END, 4096)]
-        );
+        assert_eq!(memory_ranges(HOLE_START + 4096), [(0, HOLE_START), (HOLE_END, 4096)]);
     }
 }

@@ -33,9 +33,7 @@ fn table(vcpus: u8) -> Vec<u8> {
     for cpu in 0..vcpus {
         // Type 0: enabled, and whether it is the one that boots; family 6, with an APIC and an FPU.
         let flags = if cpu == 0 { 0b11 } else { 0b01 };
-        entry(&[
-            0, cpu, 0x14, flags, 0, 6, 0, 0, 0x01, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-        ]);
+        entry(&[0, cpu, 0x14, flags, 0, 6, 0, 0, 0x01, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     }
     entry(&[&[1, ISA_BUS][..], b"ISA   "].concat());
     entry(&[&[2, ioapic_id, 0x11, 1][..], &layout::IOAPIC.to_le_bytes()].concat());
@@ -64,10 +62,7 @@ fn table(vcpus: u8) -> Vec<u8> {
 
 /// The byte that makes the sum of all bytes 0.
 fn checksum(bytes: &[u8]) -> u8 {
-    bytes
-        .iter()
-        .fold(0u8, |sum, b| sum.wrapping_add(*b))
-        .wrapping_neg()
+    bytes.iter().fold(0u8, |sum, b| sum.wrapping_add(*b)).wrapping_neg()
 }
 
 #[cfg(test)]

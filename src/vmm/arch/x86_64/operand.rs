@@ -24,11 +24,7 @@ pub(crate) fn decode(bytes: &[u8], regs: &kvm_regs) -> Option<Instruction> {
         bytes.get(at - 1).copied()
     };
     let mut first = next()?;
-    let rex = if first & 0xf0 == 0x40 {
-        mem::replace(&mut first, next()?)
-    } else {
-        0
-    };
+    let rex = if first & 0xf0 == 0x40 { mem::replace(&mut first, next()?) } else { 0 };
     if first != 0x0f {
         return None;
     }
@@ -67,17 +63,8 @@ pub(crate) fn decode(bytes: &[u8], regs: &kvm_regs) -> Option<Instruction> {
         _ => 0,
     };
     let length = at as u64;
-    let base = if relative_to_next {
-        regs.rip.wrapping_add(length)
-    } else {
-        address
-    };
-    Some(Instruction {
-        opcode,
-        extension: modrm >> 3 & 7,
-        address: base.wrapping_add_signed(offset),
-        length,
-    })
+    let base = if relative_to_next { regs.rip.wrapping_add(length) } else { address };
+    Some(Instruction { opcode, extension: modrm >> 3 & 7, address: base.wrapping_add_signed(offset), length })
 }
 
 fn register(regs: &kvm_regs, number: u8) -> u64 {
@@ -106,14 +93,7 @@ mod tests {
     use super::*;
 
     fn regs() -> kvm_regs {
-        kvm_regs {
-            rax: 0x100,
-            rdi: 0x1000,
-            rsp: 0x2000,
-            r12: 0x3000,
-            rip: 0x8000,
-            ..Default::default()
-        }
+        kvm_regs { rax: 0x100, rdi: 0x1000, rsp: 0x2000, r12: 0x3000, rip: 0x8000, ..Default::default() }
     }
 
     fn address(bytes: &[u8]) -> Option<(u8, u64, u64)> {
@@ -126,19 +106,10 @@ mod tests {
         assert_eq!(address(&[0x48, 0x0f, 0xae, 0x27]), Some((4, 0x1000, 4)));
         assert_eq!(address(&[0x48, 0x0f, 0xae, 0x2f]), Some((5, 0x1000, 4)));
         assert_eq!(address(&[0x0f, 0xae, 0x67, 0x40]), Some((4, 0x1040, 4)));
-        assert_eq!(
-            address(&[0x48, 0x0f, 0xae, 0x64, 0x24, 0x40]),
-            Some((4, 0x2040, 6))
-        );
+        assert_eq!(address(&[0x48, 0x0f, 0xae, 0x64, 0x24, 0x40]), Some((4, 0x2040, 6)));
         assert_eq!(address(&[0x49, 0x0f, 0xae, 0x24, 0x24]), Some((4, 0x3000, 5)));
-        assert_eq!(
-            address(&[0x48, 0x0f, 0xae, 0x64, 0xc7, 0xf8]),
-            Some((4, 0x17f8, 6))
-        );
-        assert_eq!(
-            address(&[0x48, 0x0f, 0xae, 0x25, 0x10, 0, 0, 0]),
-            Some((4, 0x8018, 8))
-        );
+        assert_eq!(address(&[0x48, 0x0f, 0xae, 0x64, 0xc7, 0xf8]), Some((4, 0x17f8, 6)));
+        assert_eq!(address(&[0x48, 0x0f, 0xae, 0x25, 0x10, 0, 0, 0]), Some((4, 0x8018, 8)));
     }
 
     #[test]

@@ -27,18 +27,10 @@ pub(crate) fn build(memory: u64, cmdline_len: usize) -> boot_params {
 }
 
 fn e820(memory: u64) -> Vec<boot_e820_entry> {
-    let entry = |addr, size, kind| boot_e820_entry {
-        addr,
-        size,
-        r#type: kind,
-    };
+    let entry = |addr, size, kind| boot_e820_entry { addr, size, r#type: kind };
     let mut entries = vec![
         entry(0, layout::MP_TABLE, E820_RAM),
-        entry(
-            layout::MP_TABLE,
-            layout::HIGH_MEMORY - layout::MP_TABLE,
-            E820_RESERVED,
-        ),
+        entry(layout::MP_TABLE, layout::HIGH_MEMORY - layout::MP_TABLE, E820_RESERVED),
     ];
     for (start, len) in layout::memory_ranges(memory) {
         let skip = layout::HIGH_MEMORY.saturating_sub(start);
@@ -54,11 +46,7 @@ mod tests {
     #[test]
     fn usable_memory_is_all_but_the_gap_below_1_mib() {
         let memory = 4 << 30;
-        let ram: u64 = e820(memory)
-            .iter()
-            .filter(|e| e.r#type == E820_RAM)
-            .map(|e| e.size)
-            .sum();
+        let ram: u64 = e820(memory).iter().filter(|e| e.r#type == E820_RAM).map(|e| e.size).sum();
         assert_eq!(ram, memory - (layout::HIGH_MEMORY - layout::MP_TABLE));
     }
 }
