@@ -76,10 +76,7 @@ mod tests {
 
     fn serial() -> (Serial, Screen) {
         let screen = Screen::default();
-        (
-            Serial::new(EventFd::new(EFD_NONBLOCK).unwrap(), Box::new(screen.clone())),
-            screen,
-        )
+        (Serial::new(EventFd::new(EFD_NONBLOCK).unwrap(), Box::new(screen.clone())), screen)
     }
 
     #[test]

@@ -112,10 +112,7 @@ pub struct Put<const N: usize> {
 
 impl<const N: usize> Put<N> {
     pub fn new() -> Self {
-        Self {
-            bytes: [0; N],
-            len: 0,
-        }
+        Self { bytes: [0; N], len: 0 }
     }
 
     pub fn u16(self, value: u16) -> Self {
@@ -140,8 +137,7 @@ impl<const N: usize> Put<N> {
 
     pub fn raw(mut self, value: &[u8]) -> Self {
         let room = self.bytes.get_mut(self.len..self.len + value.len());
-        room.expect("each structure is declared as long as it is")
-            .copy_from_slice(value);
+        room.expect("each structure is declared as long as it is").copy_from_slice(value);
         self.len += value.len();
         self
     }
@@ -175,13 +171,7 @@ impl<const N: usize> Put<N> {
 
     /// `struct fuse_entry_out`; without attributes, that there is no such name.
     pub fn entry(self, of: Option<&Attributes>) -> Self {
-        let head = self
-            .u64(of.map_or(0, |of| of.node))
-            .u64(0)
-            .u64(FOREVER)
-            .u64(FOREVER)
-            .u32(0)
-            .u32(0);
+        let head = self.u64(of.map_or(0, |of| of.node)).u64(0).u64(FOREVER).u64(FOREVER).u32(0).u32(0);
         match of {
             Some(attributes) => head.attr(attributes),
             None => {

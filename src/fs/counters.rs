@@ -28,19 +28,13 @@ pub struct Snapshot {
 impl Default for Counters {
     fn default() -> Self {
         let requests = array::from_fn(|_| AtomicU64::new(0));
-        Self {
-            requests,
-            errors: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-        }
+        Self { requests, errors: AtomicU64::new(0), bytes: AtomicU64::new(0) }
     }
 }
 
 impl Counters {
     pub(crate) fn request(&self, opcode: u32) {
-        let slot = usize::try_from(opcode)
-            .ok()
-            .and_then(|opcode| self.requests.get(opcode));
+        let slot = usize::try_from(opcode).ok().and_then(|opcode| self.requests.get(opcode));
         slot.unwrap_or(&self.requests[0]).fetch_add(1, Ordering::Relaxed);
     }
 
@@ -49,14 +43,11 @@ impl Counters {
     }
 
     pub(crate) fn read(&self, bytes: usize) {
-        self.bytes
-            .fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.bytes.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     pub fn snapshot(&self) -> Snapshot {
-        let counts = (0..)
-            .zip(&self.requests)
-            .map(|(opcode, count)| (opcode, count.load(Ordering::Relaxed)));
+        let counts = (0..).zip(&self.requests).map(|(opcode, count)| (opcode, count.load(Ordering::Relaxed)));
         Snapshot {
             requests: counts.filter(|(_, count)| *count > 0).collect(),
             errors: self.errors.load(Ordering::Relaxed),

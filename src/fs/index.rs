@@ -30,11 +30,7 @@ impl<B: AsRef<[u8]>> IndexServer<B> {
 
     fn folder(&self, node: u64) -> Result<Ino, Errno> {
         let inode = self.inode(node)?;
-        if inode.kind == Kind::Folder {
-            Ok(inode.ino)
-        } else {
-            Err(Errno::NOTDIR)
-        }
+        if inode.kind == Kind::Folder { Ok(inode.ino) } else { Err(Errno::NOTDIR) }
     }
 
     fn content(&self, inode: &Inode) -> Result<Content<'_>, Errno> {
@@ -49,11 +45,7 @@ impl<B: AsRef<[u8]>> IndexServer<B> {
         let mut at = want.start;
         for extent in extents.from(want.start) {
             let start = extent.file_offset.max(at);
-            let end = extent
-                .file_offset
-                .checked_add(extent.len)
-                .ok_or(Errno::IO)?
-                .min(want.end);
+            let end = extent.file_offset.checked_add(extent.len).ok_or(Errno::IO)?.min(want.end);
             if start >= want.end {
                 break;
             }
@@ -73,13 +65,9 @@ impl<B: AsRef<[u8]>> IndexServer<B> {
         let file = self.layers.get(usize::from(extent.layer)).ok_or(Errno::IO)?;
         let mut at = want.start;
         while at < want.end {
-            let offset = extent
-                .data_offset
-                .checked_add(at - extent.file_offset)
-                .ok_or(Errno::IO)?;
-            let read = body
-                .fill(want.place(at), bytes(want.end - at), file, offset)
-                .map_err(|_| Errno::IO)?;
+            let offset = extent.data_offset.checked_add(at - extent.file_offset).ok_or(Errno::IO)?;
+            let read =
+                body.fill(want.place(at), bytes(want.end - at), file, offset).map_err(|_| Errno::IO)?;
             if read == 0 {
                 // The data file is shorter than the index says.
                 return Err(Errno::IO);
@@ -131,11 +119,7 @@ impl<B: AsRef<[u8]> + Send> FileSystem for IndexServer<B> {
     fn lookup(&self, folder: u64, name: &[u8]) -> Result<Option<Attributes>, Errno> {
         let folder = self.folder(folder)?;
         match self.index.lookup(folder, name) {
-            Some(ino) => self
-                .index
-                .inode(ino)
-                .map(|inode| Some(attributes(&inode)))
-                .ok_or(Errno::IO),
+            Some(ino) => self.index.inode(ino).map(|inode| Some(attributes(&inode))).ok_or(Errno::IO),
             None => Ok(None),
         }
     }
@@ -144,18 +128,10 @@ impl<B: AsRef<[u8]> + Send> FileSystem for IndexServer<B> {
         let ino = self.folder(folder)?;
         let kind = u32::from(Kind::Folder.dirent_type());
         match position {
-            0 => Ok(Some(DirEntry {
-                node: folder,
-                kind,
-                name: b".",
-            })),
+            0 => Ok(Some(DirEntry { node: folder, kind, name: b"." })),
             1 => {
                 let parent = self.index.parent(ino).ok_or(Errno::IO)?;
-                Ok(Some(DirEntry {
-                    node: u64::from(parent.0),
-                    kind,
-                    name: b"..",
-                }))
+                Ok(Some(DirEntry { node: u64::from(parent.0), kind, name: b".." }))
             }
             _ => {
                 let Ok(n) = u32::try_from(position - 2) else {
@@ -190,15 +166,7 @@ impl<B: AsRef<[u8]> + Send> FileSystem for IndexServer<B> {
         match content {
             Content::Inline(all) => body.put(0, all.get(bytes(offset)..bytes(end)).ok_or(Errno::IO)?),
             Content::Extents(extents) => {
-                self.read_extents(
-                    extents,
-                    Want {
-                        front: offset,
-                        start: offset,
-                        end,
-                    },
-                    body,
-                )?;
+                self.read_extents(extents, Want { front: offset, start: offset, end }, body)?;
             }
         }
         Ok(len)
@@ -215,10 +183,7 @@ impl<B: AsRef<[u8]> + Send> FileSystem for IndexServer<B> {
         };
         let mut pieces = extents.from(offset);
         match to {
-            Seek::Data => pieces
-                .next()
-                .map(|extent| extent.file_offset.max(offset))
-                .ok_or(Errno::NXIO),
+            Seek::Data => pieces.next().map(|extent| extent.file_offset.max(offset)).ok_or(Errno::NXIO),
             Seek::Hole => {
                 let mut at = offset;
                 for extent in pieces {
@@ -245,17 +210,12 @@ impl<B: AsRef<[u8]> + Send> FileSystem for IndexServer<B> {
 
     fn totals(&self) -> Totals {
         let counts = self.index.counts();
-        Totals {
-            files: counts.inodes,
-            bytes: counts.bytes,
-        }
+        Totals { files: counts.inodes, bytes: counts.bytes }
     }
 }
 
 impl<B> Debug for IndexServer<B> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IndexServer")
-            .field("layers", &self.layers.len())
-            .finish_non_exhaustive()
+        f.debug_struct("IndexServer").field("layers", &self.layers.len()).finish_non_exhaustive()
     }
 }

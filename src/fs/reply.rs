@@ -50,8 +50,6 @@ impl<'r> Body<'r> {
 
 impl Debug for Body<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Body")
-            .field("start", &self.start)
-            .finish_non_exhaustive()
+        f.debug_struct("Body").field("start", &self.start).finish_non_exhaustive()
     }
 }

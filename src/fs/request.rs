@@ -30,13 +30,7 @@ impl Header {
         let (len, opcode, unique, node) = (take.u32()?, take.u32()?, take.u64()?, take.u64()?);
         let (_uid, _gid, _pid, extensions, _padding) =
             (take.u32()?, take.u32()?, take.u32()?, take.u16()?, take.u16()?);
-        Some(Self {
-            len,
-            opcode,
-            unique,
-            node,
-            extensions,
-        })
+        Some(Self { len, opcode, unique, node, extensions })
     }
 }
 
@@ -91,10 +85,7 @@ impl<'a> Request<'a> {
             return Ok(Self::Silent);
         }
         let honest = usize::try_from(header.len) == Ok(request.len()) && header.extensions == 0;
-        let body = request
-            .get(IN_HEADER_LEN..)
-            .filter(|_| honest)
-            .ok_or(Errno::INVAL)?;
+        let body = request.get(IN_HEADER_LEN..).filter(|_| honest).ok_or(Errno::INVAL)?;
         Self::parse_body(header.opcode, body)
     }
 
@@ -139,13 +130,8 @@ impl<'a> Request<'a> {
             opcode::OPENDIR => (take.u64().is_some()).then_some(Self::OpenDir),
             opcode::RELEASE | opcode::RELEASEDIR => (take.u64().is_some()).then_some(Self::Release),
             opcode::READ => Self::range(&mut take).map(|(offset, size)| Self::Read { offset, size }),
-            opcode::READDIR | opcode::READDIRPLUS => {
-                Self::range(&mut take).map(|(offset, size)| Self::ReadDir {
-                    offset,
-                    size,
-                    plus: code == opcode::READDIRPLUS,
-                })
-            }
+            opcode::READDIR | opcode::READDIRPLUS => Self::range(&mut take)
+                .map(|(offset, size)| Self::ReadDir { offset, size, plus: code == opcode::READDIRPLUS }),
             opcode::LSEEK => Self::seek(&mut take),
             opcode::LISTXATTR => take.u32().map(|size| Self::ListXattr { size }),
             _ => return Err(Errno::NOSYS),
@@ -164,11 +150,7 @@ impl<'a> Request<'a> {
 
     fn open(take: &mut Take<'_>) -> Result<Self, Errno> {
         let flags = take.u32().ok_or(Errno::INVAL)?;
-        if flags & (O_ACCMODE | O_TRUNC) == 0 {
-            Ok(Self::Open)
-        } else {
-            Err(Errno::ROFS)
-        }
+        if flags & (O_ACCMODE | O_TRUNC) == 0 { Ok(Self::Open) } else { Err(Errno::ROFS) }
     }
 
     /// Offset and size of `struct fuse_read_in`.

@@ -52,11 +52,7 @@ pub struct Server {
 
 impl Server {
     pub fn new(files: impl FileSystem + 'static) -> Self {
-        Self {
-            files: Box::new(files),
-            session: None,
-            counters: Arc::default(),
-        }
+        Self { files: Box::new(files), session: None, counters: Arc::default() }
     }
 
     pub fn counters(&self) -> Arc<Counters> {
@@ -89,32 +85,15 @@ impl Server {
             }
         };
         let len_field = u32::try_from(len).unwrap_or(u32::MAX);
-        let head = Put::<OUT_HEADER_LEN>::new()
-            .u32(len_field)
-            .i32(error)
-            .u64(header.unique);
+        let head = Put::<OUT_HEADER_LEN>::new().u32(len_field).i32(error).u64(header.unique);
         reply.put(0, head.as_bytes());
         len
     }
 
     /// Gives the length of the body.
     fn answer(&mut self, node: u64, request: Request<'_>, body: Body<'_>) -> Result<usize, Errno> {
-        if let Request::Init {
-            major,
-            minor,
-            readahead,
-            flags,
-        } = request
-        {
-            return self.init(
-                Kernel {
-                    major,
-                    minor,
-                    readahead,
-                    flags,
-                },
-                body,
-            );
+        if let Request::Init { major, minor, readahead, flags } = request {
+            return self.init(Kernel { major, minor, readahead, flags }, body);
         }
         let agreed = self.session.ok_or(Errno::IO)?;
         match request {
@@ -130,10 +109,7 @@ impl Server {
             }
             Request::GetAttr => {
                 let attributes = self.files.attributes(node)?;
-                let out = Put::<{ 16 + abi::ATTR_LEN }>::new()
-                    .u64(abi::FOREVER)
-                    .u64(0)
-                    .attr(&attributes);
+                let out = Put::<{ 16 + abi::ATTR_LEN }>::new().u64(abi::FOREVER).u64(0).attr(&attributes);
                 finish(body, out.as_bytes())
             }
             Request::ReadLink => finish(body, self.files.link_target(node)?),
@@ -230,19 +206,10 @@ impl Server {
         }
         let mut record = Put::new();
         if plus {
-            let attributes = if position < 2 {
-                None
-            } else {
-                self.files.attributes(entry.node).ok()
-            };
+            let attributes = if position < 2 { None } else { self.files.attributes(entry.node).ok() };
             record = record.entry(attributes.as_ref());
         }
-        let record = record
-            .u64(entry.node)
-            .u64(position + 1)
-            .u32(name_len)
-            .u32(entry.kind)
-            .raw(entry.name);
+        let record = record.u64(entry.node).u64(position + 1).u32(name_len).u32(entry.kind).raw(entry.name);
         let len = record.as_bytes().len().next_multiple_of(8);
         Ok(record.pad(len))
     }
@@ -251,21 +218,8 @@ impl Server {
         let totals = self.files.totals();
         let blocks = totals.bytes.div_ceil(u64::from(abi::BLOCK));
         let name_max = u32::try_from(NAME_MAX).unwrap_or(u32::MAX);
-        let counts = Put::<80>::new()
-            .u64(blocks)
-            .u64(0)
-            .u64(0)
-            .u64(totals.files)
-            .u64(0);
-        finish(
-            body,
-            counts
-                .u32(abi::BLOCK)
-                .u32(name_max)
-                .u32(abi::BLOCK)
-                .pad(80)
-                .as_bytes(),
-        )
+        let counts = Put::<80>::new().u64(blocks).u64(0).u64(0).u64(totals.files).u64(0);
+        finish(body, counts.u32(abi::BLOCK).u32(name_max).u32(abi::BLOCK).pad(80).as_bytes())
     }
 }
 

@@ -55,9 +55,7 @@ impl Source {
             return Err(ImageError::new(Kind::Unsupported, what)
                 .because(io::Error::other("neither a file nor a folder")));
         }
-        Members::open(file, staging, limits)
-            .map(Self::Members)
-            .map_err(|e| e.within(what))
+        Members::open(file, staging, limits).map(Self::Members).map_err(|e| e.within(what))
     }
 
     pub(crate) fn from_reader(reader: impl Read, staging: &Staging, limits: &Limits) -> Result<Self> {
@@ -93,20 +91,14 @@ impl Source {
             },
         };
         let mut bytes = Vec::new();
-        reader
-            .take(DOCUMENT_MAX + 1)
-            .read_to_end(&mut bytes)
-            .during(format_args!("cannot read {name}"))?;
+        reader.take(DOCUMENT_MAX + 1).read_to_end(&mut bytes).during(format_args!("cannot read {name}"))?;
         Ok(Some(bytes))
     }
 
     /// A blob by its digest; the caller checks what it reads.
     pub(crate) fn blob(&self, digest: &Digest) -> Result<Box<dyn Read + '_>> {
         match self {
-            Self::Folder(folder) => Ok(Box::new(open_beneath(
-                folder,
-                &["blobs", "sha256", &digest.hex()],
-            )?)),
+            Self::Folder(folder) => Ok(Box::new(open_beneath(folder, &["blobs", "sha256", &digest.hex()])?)),
             Self::Members(members) => self.member_of(members, &format!("blobs/sha256/{}", digest.hex())),
         }
     }
@@ -120,10 +112,7 @@ impl Source {
     }
 
     fn member_of<'a>(&'a self, members: &'a Members, name: &str) -> Result<Box<dyn Read + 'a>> {
-        members
-            .find(name)
-            .map(|section| Box::new(section) as Box<dyn Read>)
-            .ok_or_else(|| missing(name))
+        members.find(name).map(|section| Box::new(section) as Box<dyn Read>).ok_or_else(|| missing(name))
     }
 }
 
@@ -214,11 +203,7 @@ impl Members {
         for _ in 0..LINKS_MAX {
             match self.table.get(&name)? {
                 Member::At(offset, len) => {
-                    return Some(Section {
-                        file: &self.file,
-                        offset: *offset,
-                        left: *len,
-                    });
+                    return Some(Section { file: &self.file, offset: *offset, left: *len });
                 }
                 Member::Link(to) => name.clone_from(to),
             }
@@ -268,10 +253,7 @@ mod tests {
 
     #[test]
     fn members_are_named_within_their_archive_only() {
-        assert_eq!(
-            normal("", b"./blobs//sha256/./a").as_deref(),
-            Some("blobs/sha256/a")
-        );
+        assert_eq!(normal("", b"./blobs//sha256/./a").as_deref(), Some("blobs/sha256/a"));
         assert_eq!(normal("b", b"../a/layer.tar").as_deref(), Some("a/layer.tar"));
         assert_eq!(normal("b", b"../../etc/passwd"), None);
         assert_eq!(normal("", b"."), None);

@@ -96,11 +96,7 @@ pub(crate) struct AtMost<R> {
 
 impl<R> AtMost<R> {
     pub(crate) fn new(inner: R, limit: u64) -> Self {
-        Self {
-            inner,
-            left: limit,
-            limit,
-        }
+        Self { inner, left: limit, limit }
     }
 
     pub(crate) fn into_inner(self) -> R {
@@ -112,10 +108,7 @@ impl<R: Read> Read for AtMost<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buf)?;
         self.left = self.left.checked_sub(n as u64).ok_or_else(|| {
-            io::Error::new(
-                ErrorKind::FileTooLarge,
-                format!("more than the {} bytes allowed", self.limit),
-            )
+            io::Error::new(ErrorKind::FileTooLarge, format!("more than the {} bytes allowed", self.limit))
         })?;
         Ok(n)
     }

@@ -26,11 +26,7 @@ impl Platform {
             "aarch64" => "arm64",
             other => other,
         };
-        Self {
-            os: "linux".to_owned(),
-            architecture: architecture.to_owned(),
-            variant: None,
-        }
+        Self { os: "linux".to_owned(), architecture: architecture.to_owned(), variant: None }
     }
 
     pub(crate) fn runs_on(&self, host: &Self) -> bool {
@@ -97,9 +93,7 @@ pub(crate) struct RootFs {
 pub(crate) fn parse(bytes: &[u8], layers: usize) -> Result<Configuration> {
     let configuration: Configuration = strict::parse("the image configuration", bytes)?;
     if configuration.rootfs.kind != "layers" {
-        return Err(ImageError::invalid(
-            "the image configuration's root file system is not made of layers",
-        ));
+        return Err(ImageError::invalid("the image configuration's root file system is not made of layers"));
     }
     let diff_ids = configuration.rootfs.diff_ids.len();
     if diff_ids != layers {
@@ -153,10 +147,7 @@ mod tests {
         assert!(parsed.entrypoint.is_empty());
         assert_eq!(parsed.volumes, ["/data"]);
         assert_eq!(parsed.exposed_ports, ["80/tcp"]);
-        assert_eq!(
-            parse(&with("null", HERE, 1), 1).unwrap().config,
-            ImageConfig::default()
-        );
+        assert_eq!(parse(&with("null", HERE, 1), 1).unwrap().config, ImageConfig::default());
     }
 
     #[test]
@@ -164,10 +155,7 @@ mod tests {
         let error = parse(&with("{}", r#""os": "linux", "architecture": "s390x""#, 1), 1).unwrap_err();
         assert_eq!(error.kind(), Kind::Unsupported);
         assert!(error.to_string().contains("linux/s390x"), "{error}");
-        assert!(
-            error.to_string().contains(&Platform::host().to_string()),
-            "{error}"
-        );
+        assert!(error.to_string().contains(&Platform::host().to_string()), "{error}");
     }
 
     #[test]

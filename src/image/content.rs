@@ -41,19 +41,14 @@ impl Staging {
             let lock = lock.during(format_args!("cannot lock {}", dir.display()))?;
             return Ok(Self { dir, _lock: lock });
         }
-        Err(ImageError::invalid(format_args!(
-            "{} is full of unfinished loads",
-            tmp.display()
-        )))
+        Err(ImageError::invalid(format_args!("{} is full of unfinished loads", tmp.display())))
     }
 
     /// Removes what dead loads left, and says whether there was any. The caller holds the store's lock.
     pub(crate) fn sweep(tmp: &Path) -> Result<bool> {
         let mut swept = false;
         for entry in fs::read_dir(tmp).during(format_args!("cannot read {}", tmp.display()))? {
-            let dir = entry
-                .during(format_args!("cannot read {}", tmp.display()))?
-                .path();
+            let dir = entry.during(format_args!("cannot read {}", tmp.display()))?.path();
             let free = match File::open(dir.join(LOCK)) {
                 Ok(lock) => flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok(),
                 Err(_) => true,
@@ -106,12 +101,7 @@ pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
 }
 
 fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 
 pub(crate) fn sync_folder(path: &Path) -> Result<()> {
@@ -124,9 +114,7 @@ pub(crate) fn sync_folder(path: &Path) -> Result<()> {
 pub(crate) fn read_checked(source: impl Read, digest: &Digest, size: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut source = Hashing::new(source.take(size.saturating_add(1)));
-    source
-        .read_to_end(&mut bytes)
-        .during(format_args!("cannot read {digest}"))?;
+    source.read_to_end(&mut bytes).during(format_args!("cannot read {digest}"))?;
     check(source, digest, size)?;
     Ok(bytes)
 }

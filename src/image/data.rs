@@ -41,12 +41,7 @@ pub(crate) struct Data<W> {
 impl<W: Write> Data<W> {
     /// `compressed` says how much was downloaded for what is written.
     pub(crate) fn new(out: W, compressed: Meter) -> Self {
-        Self {
-            out,
-            end: 0,
-            chunk: vec![0; HOLE],
-            compressed,
-        }
+        Self { out, end: 0, chunk: vec![0; HOLE], compressed }
     }
 
     pub(crate) fn into_inner(self) -> W {
@@ -79,10 +74,7 @@ impl<W: Write> Data<W> {
                 let from = offset + done;
                 let take = (piece - done).min(end - from);
                 let at = usize::try_from(from - start).unwrap_or(HOLE);
-                read_exact(
-                    archive,
-                    &mut self.chunk[at..at + usize::try_from(take).unwrap_or(0)],
-                )?;
+                read_exact(archive, &mut self.chunk[at..at + usize::try_from(take).unwrap_or(0)])?;
                 done += take;
                 if done == *piece {
                     (n, done) = (n + 1, 0);
@@ -102,22 +94,14 @@ impl<W: Write> Data<W> {
         }
         let compressed = self.compressed.count();
         if self.end > RATIO_FROM && self.end / RATIO_MAX > compressed {
-            return Err(DataError::Bomb {
-                data: self.end,
-                compressed,
-            });
+            return Err(DataError::Bomb { data: self.end, compressed });
         }
         self.out.write_all(chunk).map_err(DataError::Write)?;
         let (file_offset, len, data_offset) = (start, len as u64, self.end);
         self.end += len;
         match extents.last_mut() {
             Some(last) if last.file_offset + last.len == file_offset => last.len += len,
-            _ => extents.push(Extent {
-                file_offset,
-                len,
-                layer: 0,
-                data_offset,
-            }),
+            _ => extents.push(Extent { file_offset, len, layer: 0, data_offset }),
         }
         Ok(())
     }
@@ -125,16 +109,10 @@ impl<W: Write> Data<W> {
     fn align(&mut self) -> Result<(), DataError> {
         let padding = self.end.next_multiple_of(PAGE) - self.end;
         self.end += padding;
-        self.out
-            .write_all(&ZEROS[..usize::try_from(padding).unwrap_or(0)])
-            .map_err(DataError::Write)
+        self.out.write_all(&ZEROS[..usize::try_from(padding).unwrap_or(0)]).map_err(DataError::Write)
     }
 }
 
 fn read_exact<R: Read>(archive: &mut Archive<R>, buf: &mut [u8]) -> Result<(), DataError> {
-    if archive.read(buf)? == buf.len() {
-        Ok(())
-    } else {
-        Err(TarError::Truncated.into())
-    }
+    if archive.read(buf)? == buf.len() { Ok(()) } else { Err(TarError::Truncated.into()) }
 }

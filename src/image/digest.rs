@@ -54,14 +54,12 @@ impl FromStr for Digest {
     type Err = ImageError;
 
     fn from_str(text: &str) -> Result<Self> {
-        text.strip_prefix("sha256:")
-            .and_then(Self::from_hex)
-            .ok_or_else(|| {
-                let shown: String = text.chars().take(80).flat_map(char::escape_debug).collect();
-                ImageError::invalid(format_args!(
-                    "`{shown}` is not `sha256:` and 64 lower-case hexadecimal digits"
-                ))
-            })
+        text.strip_prefix("sha256:").and_then(Self::from_hex).ok_or_else(|| {
+            let shown: String = text.chars().take(80).flat_map(char::escape_debug).collect();
+            ImageError::invalid(format_args!(
+                "`{shown}` is not `sha256:` and 64 lower-case hexadecimal digits"
+            ))
+        })
     }
 }
 
@@ -73,9 +71,7 @@ impl Serialize for Digest {
 
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(D::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 
@@ -89,11 +85,7 @@ pub(crate) struct Hashing<R> {
 
 impl<R> Hashing<R> {
     pub(crate) fn new(inner: R) -> Self {
-        Self {
-            inner,
-            hasher: Sha256::new(),
-            len: 0,
-        }
+        Self { inner, hasher: Sha256::new(), len: 0 }
     }
 
     /// The stream, and what came through it.

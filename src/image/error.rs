@@ -39,11 +39,7 @@ impl ImageError {
     }
 
     pub(crate) fn new(kind: Kind, context: impl Display) -> Self {
-        Self {
-            kind,
-            context: context.to_string(),
-            source: None,
-        }
+        Self { kind, context: context.to_string(), source: None }
     }
 
     pub(crate) fn invalid(context: impl Display) -> Self {
@@ -57,11 +53,7 @@ impl ImageError {
 
     /// The same kind of failure, seen from one step further up.
     pub(crate) fn within(self, context: impl Display) -> Self {
-        Self {
-            kind: self.kind,
-            context: context.to_string(),
-            source: Some(Box::new(self)),
-        }
+        Self { kind: self.kind, context: context.to_string(), source: Some(Box::new(self)) }
     }
 }
 

@@ -95,11 +95,7 @@ impl At {
         // A name may be long: its end says more than its beginning.
         let short = |name: &[u8]| {
             let start = name.len().saturating_sub(200);
-            format!(
-                "{}{}",
-                if start > 0 { "…" } else { "" },
-                name[start..].escape_ascii()
-            )
+            format!("{}{}", if start > 0 { "…" } else { "" }, name[start..].escape_ascii())
         };
         match self {
             Self::Start => "at its first entry".to_owned(),
@@ -125,10 +121,7 @@ pub(crate) fn unpack<R: Read, W: Write>(
     data: W,
     limits: &Limits,
 ) -> Result<(Unpacked<W>, R), LayerError> {
-    let start = |e| LayerError {
-        entry: At::Start,
-        cause: Cause::Read(e),
-    };
+    let start = |e| LayerError { entry: At::Start, cause: Cause::Read(e) };
     let meter = Meter::default();
     let source = Metered::new(source, meter.clone());
     let plain = AtMost::new(Plain::new(source).map_err(start)?, limits.layer_bytes);
@@ -150,37 +143,19 @@ pub(crate) fn unpack<R: Read, W: Write>(
                     (b"", false) => At::Start,
                     (name, false) => At::After(name.to_vec()),
                 };
-                return Err(LayerError {
-                    entry,
-                    cause: cause.into(),
-                });
+                return Err(LayerError { entry, cause: cause.into() });
             }
         };
-        let result = layer
-            .check_budget(&archive)
-            .and_then(|()| layer.add(&mut archive, &entry));
-        result.map_err(|cause| LayerError {
-            entry: At::Entry(entry.name),
-            cause,
-        })?;
+        let result = layer.check_budget(&archive).and_then(|()| layer.add(&mut archive, &entry));
+        result.map_err(|cause| LayerError { entry: At::Entry(entry.name), cause })?;
     }
-    let end = |cause| LayerError {
-        entry: At::End,
-        cause,
-    };
+    let end = |cause| LayerError { entry: At::End, cause };
     archive.finish(TRAILER_MAX).map_err(|e| end(e.into()))?;
     let (plain, diff_id, _) = archive.into_inner().into_parts();
     let mut source = plain.into_inner().into_inner().into_inner();
     io::copy(&mut source, &mut io::sink()).map_err(|e| end(Cause::Read(e)))?;
     let data = layer.data.into_inner();
-    Ok((
-        Unpacked {
-            diff_id,
-            tree: layer.tree,
-            data,
-        },
-        source,
-    ))
+    Ok((Unpacked { diff_id, tree: layer.tree, data }, source))
 }
 
 struct Layer<W> {
@@ -219,10 +194,7 @@ impl<W: Write> Layer<W> {
         if let Some(gone) = name.strip_prefix(WHITEOUT) {
             return self.take_away(folder, name, gone, entry.kind);
         }
-        let device = Device {
-            major: entry.device.0,
-            minor: entry.device.1,
-        };
+        let device = Device { major: entry.device.0, minor: entry.device.1 };
         let body = match entry.kind {
             Type::File => return self.add_file(archive, entry, folder, name),
             Type::HardLink => return self.add_link(folder, name, &entry.link),
@@ -257,9 +229,7 @@ impl<W: Write> Layer<W> {
     ) -> Result<(), Cause> {
         let attributes = attributes(entry);
         let mut small = [0; INLINE_MAX];
-        let room = usize::try_from(entry.size)
-            .ok()
-            .and_then(|size| small.get_mut(..size));
+        let room = usize::try_from(entry.size).ok().and_then(|size| small.get_mut(..size));
         match room {
             Some(bytes) if entry.pieces.is_none() && self.inline + entry.size <= INLINE_SUM_MAX => {
                 if archive.read(bytes)? != bytes.len() {
@@ -270,10 +240,7 @@ impl<W: Write> Layer<W> {
             }
             _ => {
                 let extents = self.data.take(archive, entry)?;
-                let body = Body::File {
-                    size: entry.size,
-                    extents: &extents,
-                };
+                let body = Body::File { size: entry.size, extents: &extents };
                 self.tree.put(folder, name, &attributes, body)?;
             }
         }
@@ -344,10 +311,8 @@ impl<W: Write> Layer<W> {
                 Found::Symlink(_, target) => (name.to_vec(), target.to_vec()),
             };
             followed += 1;
-            let names: Vec<_> = target
-                .split(|b| *b == b'/')
-                .filter(|n| !n.is_empty() && *n != b".")
-                .collect();
+            let names: Vec<_> =
+                target.split(|b| *b == b'/').filter(|n| !n.is_empty() && *n != b".").collect();
             if followed > LINKS_MAX {
                 return Err(Cause::LinkLoop);
             }
@@ -383,10 +348,7 @@ fn components(name: &[u8]) -> Result<Vec<&[u8]>, Cause> {
     if name.len() > PATH_MAX {
         return Err(Cause::NameTooLong(name.len()));
     }
-    let names: Vec<_> = name
-        .split(|b| *b == b'/')
-        .filter(|n| !n.is_empty() && *n != b".")
-        .collect();
+    let names: Vec<_> = name.split(|b| *b == b'/').filter(|n| !n.is_empty() && *n != b".").collect();
     if names.contains(&&b".."[..]) {
         return Err(Cause::DotDot);
     }
@@ -405,20 +367,11 @@ fn attributes(entry: &Entry) -> Attributes {
     };
     Attributes {
         // A link's own mode is nobody's business; Linux has all of them alike.
-        mode: if entry.kind == Type::Symlink {
-            0o777
-        } else {
-            entry.mode
-        },
+        mode: if entry.kind == Type::Symlink { 0o777 } else { entry.mode },
         uid: entry.uid,
         gid: entry.gid,
         mtime: entry.mtime,
-        xattrs: entry
-            .xattrs
-            .iter()
-            .filter(|(n, _)| kept(n))
-            .map(|(n, v)| (n.clone(), v.clone()))
-            .collect(),
+        xattrs: entry.xattrs.iter().filter(|(n, _)| kept(n)).map(|(n, v)| (n.clone(), v.clone())).collect(),
     }
 }
 

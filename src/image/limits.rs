@@ -29,17 +29,13 @@ pub struct Limits {
     pub layer_bytes: u64,
     /// Most memory for the names and attributes of one layer (`ISOPOD_MAX_LAYER_METADATA`).
     pub layer_metadata: usize,
-    /// Largest sum of the indexes of an image's layers (`ISOPOD_MAX_IMAGE_METADATA`).
+    /// Most memory for putting the layers of one image together (`ISOPOD_MAX_IMAGE_METADATA`).
     pub image_metadata: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            layer_bytes: 16 << 30,
-            layer_metadata: 72 << 20,
-            image_metadata: 72 << 20,
-        }
+        Self { layer_bytes: 16 << 30, layer_metadata: 72 << 20, image_metadata: 112 << 20 }
     }
 }
 

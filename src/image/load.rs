@@ -17,7 +17,8 @@ use crate::progress::{LayerProgress, Progress};
 use crate::reference::Reference;
 use crate::store::{Named, Place, Store};
 use isopod_index::format::Use;
-use isopod_index::{BuildError, Index, MergeError, merge};
+use isopod_index::merge::{MergeError, memory, merge};
+use isopod_index::{BuildError, Index};
 use isopod_sys::map::FileMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -64,14 +65,7 @@ impl<'a> Load<'a> {
         progress: &'a mut dyn Progress,
     ) -> Result<Self> {
         let (limits, known) = (store.limits(), store.known_layers()?);
-        Ok(Self {
-            store,
-            staging,
-            progress,
-            limits,
-            staged: BTreeMap::new(),
-            known,
-        })
+        Ok(Self { store, staging, progress, limits, staged: BTreeMap::new(), known })
     }
 
     /// Loads all images of a source; gives what is to be published, and under which names.
@@ -83,12 +77,8 @@ impl<'a> Load<'a> {
                     manifest::is_index(&d.media_type) || manifest::is_manifest(&d.media_type)
                 };
                 let chosen: Vec<_> = listing.manifests.iter().filter(usable).collect();
-                let none = || {
-                    listing
-                        .manifests
-                        .first()
-                        .map(|d| manifest::parse(&d.media_type, b"").map(drop))
-                };
+                let none =
+                    || listing.manifests.first().map(|d| manifest::parse(&d.media_type, b"").map(drop));
                 if let Some(Err(unknown)) = chosen.is_empty().then(none).flatten() {
                     return Err(unknown);
                 }
@@ -109,16 +99,9 @@ impl<'a> Load<'a> {
 
     /// An image of an OCI source.
     fn oci(&mut self, source: &Source, listed: &Descriptor) -> Result<Named> {
-        let name = |key| {
-            listed
-                .annotations
-                .get(key)
-                .map(|name: &String| name.parse::<Reference>())
-        };
+        let name = |key| listed.annotations.get(key).map(|name: &String| name.parse::<Reference>());
         // A name no one could ask for is no name.
-        let reference = name(CONTAINERD_NAME)
-            .or_else(|| name(REF_NAME))
-            .and_then(Result::ok);
+        let reference = name(CONTAINERD_NAME).or_else(|| name(REF_NAME)).and_then(Result::ok);
         let mut descriptor = listed.clone();
         for _ in 0..INDEXES_MAX {
             let bytes = self.document(source, &descriptor, "the image manifest")?;
@@ -133,10 +116,7 @@ impl<'a> Load<'a> {
                     self.stage(Place::Blob(manifest.config.digest), &config)?;
                     self.stage(Place::Blob(descriptor.digest), &bytes)?;
                     self.merge(&descriptor.digest, &configuration)?;
-                    return Ok(Named {
-                        reference,
-                        descriptor: plain(&descriptor, &configuration),
-                    });
+                    return Ok(Named { reference, descriptor: plain(&descriptor, &configuration) });
                 }
             }
         }
@@ -150,29 +130,16 @@ impl<'a> Load<'a> {
         configuration: &Configuration,
     ) -> Result<()> {
         let of = manifest.layers.len();
-        for (n, (layer, diff_id)) in manifest
-            .layers
-            .iter()
-            .zip(&configuration.rootfs.diff_ids)
-            .enumerate()
-        {
-            let progress = LayerProgress {
-                number: n + 1,
-                of,
-                diff_id: *diff_id,
-                size: Some(layer.size),
-            };
+        for (n, (layer, diff_id)) in manifest.layers.iter().zip(&configuration.rootfs.diff_ids).enumerate() {
+            let progress = LayerProgress { number: n + 1, of, diff_id: *diff_id, size: Some(layer.size) };
             let take = |load: &mut Self| {
                 if load.known.contains(&(layer.digest, layer.size, *diff_id)) {
                     load.progress.layer_started(&progress);
                     load.progress.layer_done(&progress, true);
                     return Ok(());
                 }
-                let incoming = Incoming {
-                    progress,
-                    source: source.blob(&layer.digest)?,
-                    promised: Some(layer),
-                };
+                let incoming =
+                    Incoming { progress, source: source.blob(&layer.digest)?, promised: Some(layer) };
                 load.layer(incoming).map(drop)
             };
             take(self).map_err(|e| e.within(manifest::about_layer(n, of, layer)))?;
@@ -191,24 +158,10 @@ impl<'a> Load<'a> {
         let configuration = config::parse(&config, saved.layers.len())?;
         let of = saved.layers.len();
         let mut layers = Vec::new();
-        for (n, (name, diff_id)) in saved
-            .layers
-            .iter()
-            .zip(&configuration.rootfs.diff_ids)
-            .enumerate()
-        {
+        for (n, (name, diff_id)) in saved.layers.iter().zip(&configuration.rootfs.diff_ids).enumerate() {
             let take = |load: &mut Self| {
-                let progress = LayerProgress {
-                    number: n + 1,
-                    of,
-                    diff_id: *diff_id,
-                    size: None,
-                };
-                load.layer(Incoming {
-                    progress,
-                    source: source.member(name)?,
-                    promised: None,
-                })
+                let progress = LayerProgress { number: n + 1, of, diff_id: *diff_id, size: None };
+                load.layer(Incoming { progress, source: source.member(name)?, promised: None })
             };
             let within =
                 |e: ImageError| e.within(format_args!("cannot use layer {} of {of} ({diff_id})", n + 1));
@@ -229,22 +182,12 @@ impl<'a> Load<'a> {
         self.stage(Place::Blob(made.digest), &bytes)?;
         self.merge(&made.digest, &configuration)?;
         let descriptor = plain(&made, &configuration);
-        let tags = saved
-            .repo_tags
-            .iter()
-            .flatten()
-            .filter_map(|tag| tag.parse().ok());
+        let tags = saved.repo_tags.iter().flatten().filter_map(|tag| tag.parse().ok());
         let mut names: Vec<_> = tags
-            .map(|reference| Named {
-                reference: Some(reference),
-                descriptor: descriptor.clone(),
-            })
+            .map(|reference| Named { reference: Some(reference), descriptor: descriptor.clone() })
             .collect();
         if names.is_empty() {
-            names.push(Named {
-                reference: None,
-                descriptor,
-            });
+            names.push(Named { reference: None, descriptor });
         }
         Ok(names)
     }
@@ -255,28 +198,19 @@ impl<'a> Load<'a> {
             let more = format!("{what} has {size} bytes, more than the {DOCUMENT_MAX} allowed");
             return Err(ImageError::new(Kind::TooLarge, more));
         }
-        let read = source
-            .blob(digest)
-            .and_then(|blob| content::read_checked(blob, digest, *size));
+        let read = source.blob(digest).and_then(|blob| content::read_checked(blob, digest, *size));
         read.map_err(|e| e.within(format_args!("cannot read {what}")))
     }
 
     /// Takes a layer in: its blob as it comes, its data and its index. Gives its descriptor.
     fn layer(&mut self, incoming: Incoming<'_>) -> Result<Descriptor> {
-        let Incoming {
-            progress: layer,
-            source,
-            promised,
-        } = incoming;
+        let Incoming { progress: layer, source, promised } = incoming;
         self.progress.layer_started(&layer);
         let names = ["blob", "data", "index"].map(|what| format!("{what}-{}", self.staged.len()));
         let blob = BufWriter::with_capacity(128 << 10, self.staging.create_file(&names[0])?);
         let data = BufWriter::with_capacity(128 << 10, self.staging.create_file(&names[1])?);
         let size = promised.map_or(self.limits.layer_bytes, |p| p.size);
-        let source = Reporting {
-            source: source.take(size.saturating_add(1)),
-            progress: &mut *self.progress,
-        };
+        let source = Reporting { source: source.take(size.saturating_add(1)), progress: &mut *self.progress };
         let mut source = Hashing::new(Tee::new(source, blob));
         let unpacked = match layers::unpack(&mut source, data, &self.limits) {
             Ok((unpacked, _)) => unpacked,
@@ -296,10 +230,7 @@ impl<'a> Load<'a> {
         match promised {
             Some(promised) => content::check_found((digest, len), &promised.digest, promised.size)?,
             None if len > size => {
-                return Err(ImageError::new(
-                    Kind::TooLarge,
-                    format_args!("it has more than {size} bytes"),
-                ));
+                return Err(ImageError::new(Kind::TooLarge, format_args!("it has more than {size} bytes")));
             }
             None => {}
         }
@@ -311,16 +242,10 @@ impl<'a> Load<'a> {
             )));
         }
         let mut index = BufWriter::with_capacity(128 << 10, self.staging.create_file(&names[2])?);
-        unpacked
-            .tree
-            .write(&mut index)
-            .map_err(|e| from_build(&e).because(e))?;
+        unpacked.tree.write(&mut index).map_err(|e| from_build(&e).because(e))?;
         finish(index)?;
-        let read = self
-            .staging
-            .open_file(&names[0])?
-            .read(&mut start)
-            .during("cannot read the layer again")?;
+        let read =
+            self.staging.open_file(&names[0])?.read(&mut start).during("cannot read the layer again")?;
         let media_type = match Form::of(&start[..read]) {
             Form::Plain => LAYER.to_owned(),
             Form::Gzip => format!("{LAYER}+gzip"),
@@ -332,9 +257,7 @@ impl<'a> Load<'a> {
         self.staged.insert(Place::LayerData(layer.diff_id), data);
         self.staged.insert(Place::LayerIndex(layer.diff_id), index);
         self.progress.layer_done(&layer, false);
-        Ok(promised
-            .cloned()
-            .unwrap_or_else(|| descriptor(&media_type, digest, len)))
+        Ok(promised.cloned().unwrap_or_else(|| descriptor(&media_type, digest, len)))
     }
 
     /// Merges the layers' indexes into the image's.
@@ -342,31 +265,28 @@ impl<'a> Load<'a> {
         if self.has(Place::ImageIndex(*manifest)) {
             return Ok(());
         }
-        let mut files = Vec::new();
-        let mut sum = 0;
-        for diff_id in &configuration.rootfs.diff_ids {
-            let file = self.open(Place::LayerIndex(*diff_id))?;
-            sum += file.metadata().during("cannot read a layer's index")?.len();
-            files.push(file);
-        }
-        let limit = self.limits.image_metadata;
-        if sum > limit {
-            let more =
-                format!("its layers' names and attributes have {sum} bytes, more than the {limit} allowed");
+        let diff_ids = &configuration.rootfs.diff_ids;
+        let layer =
+            |diff_id: &Digest| self.open(Place::LayerIndex(*diff_id)).and_then(|file| open_index(&file));
+        let layers = diff_ids.iter().map(layer).collect::<Result<Vec<_>>>()?;
+        let tables: u64 = layers.iter().map(Index::size).sum();
+        let (needs, limit) = (tables.saturating_add(memory(&layers)), self.limits.image_metadata);
+        if needs > limit {
+            let more = format!(
+                "its names and attributes would need {needs} bytes of memory, more than the {limit} allowed"
+            );
             return Err(ImageError::new(Kind::TooLarge, more));
         }
         let name = format!("image-{}", self.staged.len());
         let mut out = BufWriter::with_capacity(128 << 10, self.staging.create_file(&name)?);
-        let layers: Result<Vec<_>> = files.iter().map(open_index).collect();
-        merge(&layers?, &mut out).map_err(|e| unmergeable(e, &configuration.rootfs.diff_ids))?;
+        merge(&layers, &mut out).map_err(|e| unmergeable(e, diff_ids))?;
+        drop(layers);
         let file = finish(out)?;
         let merged = open_index(&file)?;
         if merged.used() != Use::Image {
             return Err(ImageError::invalid("the merged index is not one of an image"));
         }
-        merged
-            .verify()
-            .map_err(|e| ImageError::invalid("the merged index contradicts itself").because(e))?;
+        merged.verify().map_err(|e| ImageError::invalid("the merged index contradicts itself").because(e))?;
         self.staged.insert(Place::ImageIndex(*manifest), name);
         Ok(())
     }
@@ -388,9 +308,7 @@ impl<'a> Load<'a> {
         }
         let name = format!("document-{}", self.staged.len());
         let mut file = self.staging.create_file(&name)?;
-        file.write_all(bytes)
-            .and_then(|()| file.sync_all())
-            .during("cannot write a document")?;
+        file.write_all(bytes).and_then(|()| file.sync_all()).during("cannot write a document")?;
         self.staged.insert(place, name);
         Ok(())
     }
@@ -398,10 +316,7 @@ impl<'a> Load<'a> {
 
 /// Down to the disk, so that a rename publishes contents and not a promise of them.
 fn finish(out: BufWriter<File>) -> Result<File> {
-    let file = out
-        .into_inner()
-        .map_err(|e| e.into_error())
-        .during("cannot write a file of the store")?;
+    let file = out.into_inner().map_err(|e| e.into_error()).during("cannot write a file of the store")?;
     file.sync_all().during("cannot write a file of the store")?;
     Ok(file)
 }
@@ -414,33 +329,22 @@ fn open_index(file: &File) -> Result<Index<FileMap>> {
 fn check_count(images: usize) -> Result<()> {
     match images {
         0 => Err(ImageError::invalid("there is no image in it")),
-        n if n > IMAGES_MAX => Err(ImageError::new(
-            Kind::TooLarge,
-            format_args!("it has more than {IMAGES_MAX} images"),
-        )),
+        n if n > IMAGES_MAX => {
+            Err(ImageError::new(Kind::TooLarge, format_args!("it has more than {IMAGES_MAX} images")))
+        }
         _ => Ok(()),
     }
 }
 
 fn descriptor(media_type: &str, digest: Digest, size: u64) -> Descriptor {
     let media_type = media_type.to_owned();
-    Descriptor {
-        media_type,
-        digest,
-        size,
-        platform: None,
-        urls: Vec::new(),
-        annotations: BTreeMap::new(),
-    }
+    Descriptor { media_type, digest, size, platform: None, urls: Vec::new(), annotations: BTreeMap::new() }
 }
 
 /// A manifest's descriptor as our own list has it.
 fn plain(found: &Descriptor, configuration: &Configuration) -> Descriptor {
     let platform = Some(configuration.platform.clone());
-    Descriptor {
-        platform,
-        ..descriptor(&found.media_type, found.digest, found.size)
-    }
+    Descriptor { platform, ..descriptor(&found.media_type, found.digest, found.size) }
 }
 
 fn refused(error: LayerError) -> ImageError {
@@ -455,10 +359,7 @@ fn refused(error: LayerError) -> ImageError {
 
 /// Names the layer by its digest too, as far as one is to blame.
 fn unmergeable(error: MergeError, diff_ids: &[Digest]) -> ImageError {
-    let blamed = error
-        .layer
-        .and_then(|n| diff_ids.get(n))
-        .map(|diff_id| (error.layer.unwrap_or(0), diff_id));
+    let blamed = error.layer.and_then(|n| diff_ids.get(n)).map(|diff_id| (error.layer.unwrap_or(0), diff_id));
     let context =
         blamed.map(|(n, diff_id)| format!("cannot use layer {} of {} ({diff_id})", n + 1, diff_ids.len()));
     let inner = from_build(&error.cause).because(error);

@@ -103,11 +103,7 @@ pub(crate) fn parse(media_type: &str, bytes: &[u8]) -> Result<Parsed> {
     if !index && !is_manifest(media_type) {
         return Err(unknown_type("a manifest", media_type));
     }
-    let what = if index {
-        "the image index"
-    } else {
-        "the image manifest"
-    };
+    let what = if index { "the image index" } else { "the image manifest" };
     let document: Document = strict::parse(what, bytes)?;
     let invalid = |why: &str| ImageError::invalid(format_args!("{what} {why}"));
     if document.fs_layers.is_some() || document.schema_version == Some(1) {
@@ -119,25 +115,14 @@ pub(crate) fn parse(media_type: &str, bytes: &[u8]) -> Result<Parsed> {
     if document.schema_version != Some(2) {
         return Err(invalid("does not have schema version 2"));
     }
-    if document
-        .media_type
-        .as_deref()
-        .is_some_and(|own| own != media_type)
-    {
-        return Err(invalid(
-            "says it is of another media type than its descriptor says",
-        ));
+    if document.media_type.as_deref().is_some_and(|own| own != media_type) {
+        return Err(invalid("says it is of another media type than its descriptor says"));
     }
     match (document.config, document.layers, document.manifests) {
         (None, None, Some(manifests)) if index => Ok(Parsed::Index(manifests)),
         (Some(config), Some(layers), None) if !index => {
             let media_type = media_type.to_owned();
-            let manifest = Manifest {
-                schema_version: 2,
-                media_type,
-                config,
-                layers,
-            };
+            let manifest = Manifest { schema_version: 2, media_type, config, layers };
             check(&manifest)?;
             Ok(Parsed::Manifest(Box::new(manifest)))
         }
@@ -148,10 +133,7 @@ pub(crate) fn parse(media_type: &str, bytes: &[u8]) -> Result<Parsed> {
 
 fn check(manifest: &Manifest) -> Result<()> {
     if !matches!(manifest.config.media_type.as_str(), CONFIG | DOCKER_CONFIG) {
-        return Err(unknown_type(
-            "an image configuration",
-            &manifest.config.media_type,
-        ));
+        return Err(unknown_type("an image configuration", &manifest.config.media_type));
     }
     if manifest.layers.is_empty() {
         return Err(ImageError::invalid("the image has no layers"));
@@ -176,9 +158,7 @@ fn check_layer(layer: &Descriptor) -> Result<()> {
             "its contents are elsewhere (a foreign layer), and are not fetched",
         ));
     }
-    let compression = media_type
-        .strip_prefix(LAYER)
-        .or_else(|| media_type.strip_prefix(DOCKER_LAYER));
+    let compression = media_type.strip_prefix(LAYER).or_else(|| media_type.strip_prefix(DOCKER_LAYER));
     match compression {
         Some("" | "+gzip" | "+zstd" | ".gzip" | ".zstd") => Ok(()),
         _ => Err(unknown_type("a layer", media_type)),
@@ -186,15 +166,8 @@ fn check_layer(layer: &Descriptor) -> Result<()> {
 }
 
 fn unknown_type(what: &str, media_type: &str) -> ImageError {
-    let shown: String = media_type
-        .chars()
-        .take(100)
-        .flat_map(char::escape_debug)
-        .collect();
-    ImageError::new(
-        Kind::Unsupported,
-        format_args!("`{shown}` is no media type of {what} that can be used"),
-    )
+    let shown: String = media_type.chars().take(100).flat_map(char::escape_debug).collect();
+    ImageError::new(Kind::Unsupported, format_args!("`{shown}` is no media type of {what} that can be used"))
 }
 
 /// The manifest of an index that is for this host.
@@ -207,23 +180,13 @@ pub(crate) fn choose<'a>(manifests: &'a [Descriptor], host: &Platform) -> Result
     });
     let unnamed = || manifests.iter().filter(usable).find(|d| d.platform.is_none());
     chosen.or_else(unnamed).ok_or_else(|| {
-        let mut have: Vec<_> = manifests
-            .iter()
-            .filter_map(|d| d.platform.as_ref())
-            .map(Platform::to_string)
-            .collect();
+        let mut have: Vec<_> =
+            manifests.iter().filter_map(|d| d.platform.as_ref()).map(Platform::to_string).collect();
         have.retain(|p| p != "unknown/unknown");
         have.dedup();
         have.truncate(20);
-        let have = if have.is_empty() {
-            "nothing".to_owned()
-        } else {
-            have.join(", ")
-        };
-        ImageError::new(
-            Kind::Unsupported,
-            format_args!("the image is for {have}; this host needs {host}"),
-        )
+        let have = if have.is_empty() { "nothing".to_owned() } else { have.join(", ") };
+        ImageError::new(Kind::Unsupported, format_args!("the image is for {have}; this host needs {host}"))
     })
 }
 

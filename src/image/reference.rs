@@ -81,14 +81,9 @@ impl FromStr for Reference {
 
 fn parse(text: &str) -> Result<Reference, &'static str> {
     let (rest, digest) = match text.split_once('@') {
-        Some((rest, digest)) => (
-            rest,
-            Some(
-                digest
-                    .parse()
-                    .map_err(|_| "its digest is not `sha256:` and 64 hexadecimal digits")?,
-            ),
-        ),
+        Some((rest, digest)) => {
+            (rest, Some(digest.parse().map_err(|_| "its digest is not `sha256:` and 64 hexadecimal digits")?))
+        }
         None => (text, None),
     };
     if Digest::from_hex(rest).is_some() {
@@ -105,33 +100,19 @@ fn parse(text: &str) -> Result<Reference, &'static str> {
         check_tag(tag)?;
     }
     let official = domain == DEFAULT_DOMAIN && !path.contains('/');
-    let path = if official {
-        format!("{OFFICIAL}{path}")
-    } else {
-        path.to_owned()
-    };
+    let path = if official { format!("{OFFICIAL}{path}") } else { path.to_owned() };
     if domain.len() + 1 + path.len() > NAME_MAX {
         return Err("it is longer than 255 characters");
     }
     let tag = tag.or(if digest.is_none() { Some(DEFAULT_TAG) } else { None });
-    Ok(Reference {
-        domain: domain.to_owned(),
-        path,
-        tag: tag.map(str::to_owned),
-        digest,
-    })
+    Ok(Reference { domain: domain.to_owned(), path, tag: tag.map(str::to_owned), digest })
 }
 
 fn split_domain(text: &str) -> (&str, &str) {
     match text.split_once('/') {
-        Some((first, rest)) if is_domain(first) => (
-            if first == "index.docker.io" {
-                DEFAULT_DOMAIN
-            } else {
-                first
-            },
-            rest,
-        ),
+        Some((first, rest)) if is_domain(first) => {
+            (if first == "index.docker.io" { DEFAULT_DOMAIN } else { first }, rest)
+        }
         _ => (DEFAULT_DOMAIN, text),
     }
 }
@@ -147,11 +128,7 @@ fn check_domain(domain: &str) -> Result<(), &'static str> {
             if address.is_empty() || !address.chars().all(|c| c.is_ascii_hexdigit() || c == ':') {
                 return bad;
             }
-            (
-                "",
-                port.strip_prefix(':')
-                    .or(if port.is_empty() { None } else { Some("x") }),
-            )
+            ("", port.strip_prefix(':').or(if port.is_empty() { None } else { Some("x") }))
         }
         None => match domain.split_once(':') {
             Some((host, port)) => (host, Some(port)),
@@ -167,11 +144,7 @@ fn check_domain(domain: &str) -> Result<(), &'static str> {
             && !part.starts_with('-')
             && !part.ends_with('-')
     };
-    if domain.starts_with('[') || host.split('.').all(good) {
-        Ok(())
-    } else {
-        bad
-    }
+    if domain.starts_with('[') || host.split('.').all(good) { Ok(()) } else { bad }
 }
 
 /// Lower-case parts, within which single `.`, one or two `_`, or any number of `-` separate letters and digits.
@@ -184,22 +157,14 @@ fn check_path(path: &str) -> Result<(), &'static str> {
         let separator = |s: &str| matches!(s, "." | "_" | "__") || s.chars().all(|c| c == '-');
         part.starts_with(plain) && part.ends_with(plain) && part.split(plain).all(separator)
     };
-    if path.split('/').all(good) {
-        Ok(())
-    } else {
-        Err("it has characters a repository's name cannot have")
-    }
+    if path.split('/').all(good) { Ok(()) } else { Err("it has characters a repository's name cannot have") }
 }
 
 fn check_tag(tag: &str) -> Result<(), &'static str> {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let good =
         tag.starts_with(word) && tag.chars().all(|c| word(c) || c == '.' || c == '-') && tag.len() <= TAG_MAX;
-    if good {
-        Ok(())
-    } else {
-        Err("its tag has characters a tag cannot have, or too many")
-    }
+    if good { Ok(()) } else { Err("its tag has characters a tag cannot have, or too many") }
 }
 
 #[cfg(test)]
@@ -218,24 +183,15 @@ mod tests {
             ("alpine:3.20", "docker.io/library/alpine:3.20"),
             ("user/app", "docker.io/user/app:latest"),
             ("docker.io/alpine", "docker.io/library/alpine:latest"),
-            (
-                "index.docker.io/library/alpine",
-                "docker.io/library/alpine:latest",
-            ),
+            ("index.docker.io/library/alpine", "docker.io/library/alpine:latest"),
             ("ghcr.io/a/b/c:v1", "ghcr.io/a/b/c:v1"),
             ("localhost/x", "localhost/x:latest"),
             ("localhost:5000/x:y", "localhost:5000/x:y"),
             ("[::1]:5000/x", "[::1]:5000/x:latest"),
             ("Host/x", "Host/x:latest"),
             ("a--b/c__d/e.f", "docker.io/a--b/c__d/e.f:latest"),
-            (
-                &format!("alpine@{digest}"),
-                &format!("docker.io/library/alpine@{digest}"),
-            ),
-            (
-                &format!("alpine:1@{digest}"),
-                &format!("docker.io/library/alpine:1@{digest}"),
-            ),
+            (&format!("alpine@{digest}"), &format!("docker.io/library/alpine@{digest}")),
+            (&format!("alpine:1@{digest}"), &format!("docker.io/library/alpine:1@{digest}")),
         ] {
             assert_eq!(whole(typed).as_deref(), Some(meant), "{typed}");
         }
@@ -283,11 +239,9 @@ mod tests {
 
     #[test]
     fn a_name_is_shown_as_it_would_be_typed() {
-        for (whole, short) in [
-            ("docker.io/library/alpine", "alpine"),
-            ("docker.io/u/a", "u/a"),
-            ("ghcr.io/u/a", "ghcr.io/u/a"),
-        ] {
+        for (whole, short) in
+            [("docker.io/library/alpine", "alpine"), ("docker.io/u/a", "u/a"), ("ghcr.io/u/a", "ghcr.io/u/a")]
+        {
             assert_eq!(whole.parse::<Reference>().unwrap().familiar_name(), short);
         }
     }

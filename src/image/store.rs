@@ -107,12 +107,9 @@ impl Store {
         if store.path("index.json").exists() {
             return Ok(store);
         }
-        store.make().map_err(|e| {
-            e.within(format_args!(
-                "cannot make an image store at {}",
-                store.root.display()
-            ))
-        })?;
+        store
+            .make()
+            .map_err(|e| e.within(format_args!("cannot make an image store at {}", store.root.display())))?;
         Ok(store)
     }
 
@@ -195,10 +192,7 @@ impl Store {
         if let Some(parent) = parent {
             fs::create_dir_all(parent).during(format_args!("cannot make {}", parent.display()))?;
         }
-        for folder in ["", "blobs", "layers", "images", "tmp"]
-            .iter()
-            .chain(&Place::FOLDERS)
-        {
+        for folder in ["", "blobs", "layers", "images", "tmp"].iter().chain(&Place::FOLDERS) {
             match make_folder(&self.path(folder)) {
                 Err(e) if e.kind() != ErrorKind::AlreadyExists => {
                     return Err(e).during("cannot make a folder");
@@ -212,11 +206,8 @@ impl Store {
         }
         let staging = Staging::create(&self.path("tmp"))?;
         self.put(&staging, "oci-layout", LAYOUT)?;
-        let nothing = Listing {
-            schema_version: 2,
-            media_type: Some(INDEX.to_owned()),
-            manifests: Vec::new(),
-        };
+        let nothing =
+            Listing { schema_version: 2, media_type: Some(INDEX.to_owned()), manifests: Vec::new() };
         self.put_listing(&staging, &nothing)
     }
 
@@ -252,10 +243,7 @@ impl Store {
         self.put_listing(staging, &listing)?;
         Ok(images
             .into_iter()
-            .map(|i| Loaded {
-                reference: i.reference,
-                digest: i.descriptor.digest,
-            })
+            .map(|i| Loaded { reference: i.reference, digest: i.descriptor.digest })
             .collect())
     }
 
@@ -276,33 +264,25 @@ impl Store {
         let digits = asked.strip_prefix("sha256:").unwrap_or(asked);
         let hex = digits.len() >= 4 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         let begins = |d: &&Descriptor| hex && d.digest.hex().starts_with(digits);
-        let found: BTreeMap<_, _> = listing
-            .manifests
-            .iter()
-            .filter(begins)
-            .map(|d| (d.digest, reference_of(d)))
-            .collect();
+        let found: BTreeMap<_, _> =
+            listing.manifests.iter().filter(begins).map(|d| (d.digest, reference_of(d))).collect();
         match (found.len(), found.into_iter().next()) {
             (1, Some((digest, reference))) => Ok((reference, digest)),
             (0, _) => {
                 let whole = reference.map_or_else(|_| asked.escape_debug().to_string(), |r| r.to_string());
-                Err(ImageError::new(
-                    Kind::NotFound,
-                    format_args!("there is no image `{whole}` here"),
-                ))
+                Err(ImageError::new(Kind::NotFound, format_args!("there is no image `{whole}` here")))
             }
-            _ => Err(ImageError::invalid(format_args!(
-                "more than one image's digest begins with `{digits}`"
-            ))),
+            _ => {
+                Err(ImageError::invalid(format_args!("more than one image's digest begins with `{digits}`")))
+            }
         }
     }
 
     fn open_image(&self, reference: Option<Reference>, digest: Digest) -> Result<Image> {
         let (_, configuration) = self.documents(&digest)?;
         let diff_ids = configuration.rootfs.diff_ids.iter();
-        let layers: Result<Vec<_>> = diff_ids
-            .map(|diff_id| self.open_at(Place::LayerData(*diff_id)))
-            .collect();
+        let layers: Result<Vec<_>> =
+            diff_ids.map(|diff_id| self.open_at(Place::LayerData(*diff_id))).collect();
         Ok(Image {
             reference,
             digest,
@@ -347,9 +327,7 @@ impl Store {
     /// Replaces one of the store's own documents.
     fn put(&self, staging: &Staging, name: &str, bytes: &[u8]) -> Result<()> {
         let mut file = staging.create_file(name)?;
-        file.write_all(bytes)
-            .and_then(|()| file.sync_all())
-            .during(format_args!("cannot write {name}"))?;
+        file.write_all(bytes).and_then(|()| file.sync_all()).during(format_args!("cannot write {name}"))?;
         staging.replace(name, &self.path(name))?;
         sync_folder(&self.root)
     }
@@ -360,19 +338,10 @@ impl Store {
         for descriptor in self.listing()?.manifests {
             let (manifest, configuration) = self.documents(&descriptor.digest)?;
             needed.extend(
-                [
-                    Place::Blob(descriptor.digest),
-                    Place::Blob(manifest.config.digest),
-                ]
-                .map(Place::path),
+                [Place::Blob(descriptor.digest), Place::Blob(manifest.config.digest)].map(Place::path),
             );
             needed.insert(Place::ImageIndex(descriptor.digest).path());
-            needed.extend(
-                manifest
-                    .layers
-                    .iter()
-                    .map(|layer| Place::Blob(layer.digest).path()),
-            );
+            needed.extend(manifest.layers.iter().map(|layer| Place::Blob(layer.digest).path()));
             for diff_id in configuration.rootfs.diff_ids {
                 needed.extend([Place::LayerData(diff_id), Place::LayerIndex(diff_id)].map(Place::path));
             }
@@ -393,21 +362,14 @@ impl Store {
     fn read(&self, place: Place) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let file = self.open_at(place)?;
-        file.take(DOCUMENT_MAX)
-            .read_to_end(&mut bytes)
-            .during("cannot read a document")?;
+        file.take(DOCUMENT_MAX).read_to_end(&mut bytes).during("cannot read a document")?;
         Ok(bytes)
     }
 
     fn lock(&self, how: FlockOperation) -> Result<File> {
         let path = self.path("lock");
-        let open = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path);
+        let open =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let what = format!("cannot lock {}", path.display());
         let file = open.during(&what)?;
         flock(&file, how).during(&what)?;
@@ -415,11 +377,7 @@ impl Store {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        if name.is_empty() {
-            self.root.clone()
-        } else {
-            self.root.join(name)
-        }
+        if name.is_empty() { self.root.clone() } else { self.root.join(name) }
     }
 }
 
@@ -435,9 +393,7 @@ fn list(manifests: &mut Vec<Descriptor>, image: &Named) {
         return;
     }
     if let Some(name) = &name {
-        let lost = manifests
-            .iter()
-            .position(|d| d.annotations.get(REF_NAME) == Some(name));
+        let lost = manifests.iter().position(|d| d.annotations.get(REF_NAME) == Some(name));
         if let Some(mut old) = lost.map(|n| manifests.remove(n)) {
             old.annotations.remove(REF_NAME);
             if !manifests.iter().any(|d| d.digest == old.digest) {
@@ -447,9 +403,7 @@ fn list(manifests: &mut Vec<Descriptor>, image: &Named) {
         manifests.retain(|d| d.digest != digest || !d.annotations.is_empty());
     }
     let mut descriptor = image.descriptor.clone();
-    descriptor
-        .annotations
-        .extend(name.map(|name| (REF_NAME.to_owned(), name)));
+    descriptor.annotations.extend(name.map(|name| (REF_NAME.to_owned(), name)));
     manifests.push(descriptor);
 }
 

@@ -89,9 +89,7 @@ mod tests {
 
     #[test]
     fn a_document_that_could_be_read_in_two_ways_is_not_read() {
-        assert!(parses(
-            br#"{"a": {"b": 1}, "c": {"b": [1, 2.5, null, true, "x"]}}"#
-        ));
+        assert!(parses(br#"{"a": {"b": 1}, "c": {"b": [1, 2.5, null, true, "x"]}}"#));
         assert!(!parses(br#"{"a": 1, "a": 1}"#));
         assert!(!parses(br#"[{"x": [{"a": 1, "b": 2, "a": 3}]}]"#));
         assert!(!parses(b"\xef\xbb\xbf{}"));

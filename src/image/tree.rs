@@ -18,31 +18,42 @@ use std::os::unix::fs::FileExt;
 pub fn lines(image: &Image) -> io::Result<impl Iterator<Item = io::Result<String>> + '_> {
     let index =
         Index::open(FileMap::new(&image.index)?).map_err(|e| io::Error::new(ErrorKind::InvalidData, e))?;
-    Ok(Lines {
-        index,
-        layers: &image.layers,
-        todo: vec![(Ino::ROOT, Vec::new())],
-    })
+    Ok(Lines { index, layers: &image.layers, way: Vec::new(), path: Vec::new(), begun: false })
 }
 
 struct Lines<'a> {
     index: Index<FileMap>,
     layers: &'a [File],
-    todo: Vec<(Ino, Vec<u8>)>,
+    /// The folders from the root to here: each with the next of its entries, and the length of its path.
+    way: Vec<(Ino, u32, usize)>,
+    path: Vec<u8>,
+    begun: bool,
 }
 
 impl Iterator for Lines<'_> {
     type Item = io::Result<String>;
 
     fn next(&mut self) -> Option<io::Result<String>> {
-        let (ino, path) = self.todo.pop()?;
-        let children: Vec<_> = self
-            .index
-            .entries(ino)
-            .map(|e| (e.ino, [&path[..], b"/", e.name].concat()))
-            .collect();
-        self.todo.extend(children.into_iter().rev());
-        Some(self.line(ino, &path))
+        if !self.begun {
+            self.begun = true;
+            self.way.push((Ino::ROOT, 0, 0));
+            return Some(self.line(Ino::ROOT, b""));
+        }
+        loop {
+            let (folder, next, len) = self.way.last_mut()?;
+            let Some(entry) = self.index.entry_at(*folder, *next) else {
+                self.way.pop();
+                continue;
+            };
+            *next += 1;
+            self.path.truncate(*len);
+            self.path.push(b'/');
+            self.path.extend_from_slice(entry.name);
+            if entry.kind == Kind::Folder {
+                self.way.push((entry.ino, 0, self.path.len()));
+            }
+            return Some(self.line(entry.ino, &self.path));
+        }
     }
 }
 
@@ -92,12 +103,7 @@ impl Lines<'_> {
     fn digest(&self, ino: Ino) -> io::Result<Digest> {
         let size = self.index.inode(ino).map_or(0, |inode| inode.size);
         let content = self.index.content(ino).ok_or(ErrorKind::InvalidData)?;
-        let mut reader = Hashing::new(Reader {
-            content,
-            layers: self.layers,
-            at: 0,
-            size,
-        });
+        let mut reader = Hashing::new(Reader { content, layers: self.layers, at: 0, size });
         io::copy(&mut reader, &mut io::sink())?;
         Ok(reader.finish().0)
     }
@@ -127,10 +133,7 @@ impl Read for Reader<'_> {
                     Some(e) if e.file_offset <= self.at => {
                         let within = self.at - e.file_offset;
                         let len = usize::try_from(e.len - within).map_or(buf.len(), |n| n.min(buf.len()));
-                        let layer = self
-                            .layers
-                            .get(usize::from(e.layer))
-                            .ok_or(ErrorKind::InvalidData)?;
+                        let layer = self.layers.get(usize::from(e.layer)).ok_or(ErrorKind::InvalidData)?;
                         layer.read_exact_at(&mut buf[..len], e.data_offset + within)?;
                         len
                     }

@@ -125,11 +125,7 @@ impl Tree {
 
     /// An empty tree that will hold at most `limit` bytes.
     pub fn new(used: Use, limit: usize) -> Self {
-        let whiteout = Record {
-            mode: Kind::CharDevice.bits(),
-            marks: marks::WHITEOUT,
-            ..Record::IMPLICIT
-        };
+        let whiteout = Record { mode: Kind::CharDevice.bits(), marks: marks::WHITEOUT, ..Record::IMPLICIT };
         Self {
             used,
             limit,
@@ -270,10 +266,7 @@ impl Tree {
     fn blob_of(&self, record: &Record) -> &[u8] {
         let start = usize::try_from(record.payload).unwrap_or(usize::MAX);
         let len = usize::try_from(record.size).unwrap_or(usize::MAX);
-        self.blobs
-            .get(start..)
-            .and_then(|rest| rest.get(..len))
-            .unwrap_or_default()
+        self.blobs.get(start..).and_then(|rest| rest.get(..len)).unwrap_or_default()
     }
 
     fn redescribe(&mut self, folder: Node, mut record: Record) {
@@ -309,14 +302,8 @@ impl Tree {
             return Ok(link);
         }
         let name = self.names.add(name).ok_or(BuildError::TooManyEntries)?;
-        let link = Link {
-            parent: folder.0,
-            name,
-            node: NOTHING,
-        };
-        self.links
-            .add(&self.names, link)
-            .ok_or(BuildError::TooManyEntries)
+        let link = Link { parent: folder.0, name, node: NOTHING };
+        self.links.add(&self.names, link).ok_or(BuildError::TooManyEntries)
     }
 
     fn record_for(&mut self, attributes: &Attributes, body: Body<'_>) -> Result<Record, BuildError> {
@@ -354,9 +341,7 @@ impl Tree {
             }
             Body::Inline(bytes) => {
                 if bytes.len() > INLINE_MAX {
-                    return Err(BuildError::FileTooLarge {
-                        size: bytes.len() as u64,
-                    });
+                    return Err(BuildError::FileTooLarge { size: bytes.len() as u64 });
                 }
                 if !bytes.is_empty() {
                     record.layout = layout::INLINE;
@@ -389,9 +374,7 @@ impl Tree {
             if e.file_offset < end || e.len == 0 || data_end.is_none_or(|end| end > DATA_MAX) {
                 return Err(BuildError::BadExtents);
             }
-            end = file_end
-                .filter(|end| *end <= size)
-                .ok_or(BuildError::BadExtents)?;
+            end = file_end.filter(|end| *end <= size).ok_or(BuildError::BadExtents)?;
         }
         record.size = size;
         match extents {
@@ -405,21 +388,15 @@ impl Tree {
                 let count = u32::try_from(many.len()).map_err(|_| BuildError::TooManyEntries)?;
                 record.layout = layout::MANY;
                 record.payload = from_halves(first, count);
-                self.extents.extend(
-                    many.iter()
-                        .map(|e| (e.file_offset, e.len, place(e.layer, e.data_offset))),
-                );
+                self.extents
+                    .extend(many.iter().map(|e| (e.file_offset, e.len, place(e.layer, e.data_offset))));
             }
         }
         Ok(())
     }
 
     fn check_memory(&self) -> Result<(), BuildError> {
-        if self.memory() > self.limit {
-            Err(BuildError::TooLarge { limit: self.limit })
-        } else {
-            Ok(())
-        }
+        if self.memory() > self.limit { Err(BuildError::TooLarge { limit: self.limit }) } else { Ok(()) }
     }
 }
 
@@ -440,11 +417,7 @@ pub(crate) fn good_name(name: &[u8]) -> bool {
 }
 
 fn check_name(name: &[u8]) -> Result<(), BuildError> {
-    if good_name(name) {
-        Ok(())
-    } else {
-        Err(BuildError::BadName)
-    }
+    if good_name(name) { Ok(()) } else { Err(BuildError::BadName) }
 }
 
 mod source;

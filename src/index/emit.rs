@@ -62,10 +62,10 @@ struct Plan {
 
 impl Plan {
     fn make<S: Source>(source: &S, sorted: &Sorted) -> Result<Self, BuildError> {
-        let mut plan = Self {
-            inos: vec![0; source.nodes()],
-            ..Self::default()
-        };
+        let nodes = source.nodes();
+        // Room that is touched only as it fills.
+        let (order, nlinks) = (Vec::with_capacity(nodes), Vec::with_capacity(nodes));
+        let mut plan = Self { inos: vec![0; nodes], nodes: order, nlinks, ..Self::default() };
         plan.number(source.root())?;
         plan.folders.push((1, 0));
         let mut folders = 0;
@@ -88,11 +88,7 @@ impl Plan {
                 }
                 plan.dirents += 1;
                 plan.names += name as u64;
-                let seen = plan
-                    .inos
-                    .get(at(link.node))
-                    .copied()
-                    .ok_or(BuildError::Corrupt("a link"))?;
+                let seen = plan.inos.get(at(link.node)).copied().ok_or(BuildError::Corrupt("a link"))?;
                 let folder = source.record(link.node)?.is_folder();
                 match (seen, folder) {
                     (0, _) => {
@@ -151,9 +147,7 @@ impl Plan {
     fn check_sizes<S: Source>(&self, source: &S) -> Result<(), BuildError> {
         let all = [self.dirents, self.extents, self.names, self.xattr_bytes + 1];
         if source.layers() > LAYERS_MAX {
-            return Err(BuildError::TooManyLayers {
-                layers: source.layers(),
-            });
+            return Err(BuildError::TooManyLayers { layers: source.layers() });
         }
         if all.iter().any(|n| u32::try_from(*n).is_err()) {
             return Err(BuildError::TooManyEntries);
@@ -172,13 +166,7 @@ impl Plan {
         ];
         let layers = u16::try_from(source.layers()).unwrap_or(u16::MAX);
         let (header, offsets) = encode_header(source.used(), layers, self.bytes, lens);
-        let mut out = Sections {
-            out,
-            at: header.len() as u64,
-            offsets,
-            lens,
-            next: 0,
-        };
+        let mut out = Sections { out, at: header.len() as u64, offsets, lens, next: 0 };
         out.out.write_all(&header)?;
         out.section()?;
         self.write_inodes(source, sorted, &mut out)?;
@@ -238,10 +226,7 @@ impl Plan {
                 }
                 _ => {}
             }
-            let set = source
-                .xattrs(node)?
-                .and_then(|(key, _)| self.xattrs.get(&key))
-                .map_or(0, |n| n + 1);
+            let set = source.xattrs(node)?.and_then(|(key, _)| self.xattrs.get(&key)).map_or(0, |n| n + 1);
             out.put(&record.encode(nlink, set))?;
         }
         Ok(())
@@ -257,16 +242,8 @@ impl Plan {
         for link in self.links(source, sorted) {
             let len =
                 u8::try_from(source.name(link.name).len()).map_err(|_| BuildError::Corrupt("a name"))?;
-            let kind = source
-                .record(link.node)?
-                .kind()
-                .ok_or(BuildError::Corrupt("a mode"))?;
-            out.put(&encode_dirent(
-                name,
-                len,
-                kind.dirent_type(),
-                self.inos[at(link.node)],
-            ))?;
+            let kind = source.record(link.node)?.kind().ok_or(BuildError::Corrupt("a mode"))?;
+            out.put(&encode_dirent(name, len, kind.dirent_type(), self.inos[at(link.node)]))?;
             name += u32::from(len);
         }
         Ok(())
@@ -274,15 +251,11 @@ impl Plan {
 
     /// All names, folder by folder in order of inodes.
     fn links<'a, S: Source>(&'a self, source: &'a S, sorted: &'a Sorted) -> impl Iterator<Item = Link> + 'a {
-        self.nodes
-            .iter()
-            .flat_map(move |node| sorted.of(source.links(), *node))
+        self.nodes.iter().flat_map(move |node| sorted.of(source.links(), *node))
     }
 
     fn files<'a, S: Source>(&'a self, source: &'a S, layout: u8) -> impl Iterator<Item = &'a u32> {
-        self.nodes
-            .iter()
-            .filter(move |n| source.record(**n).is_ok_and(|r| r.layout == layout))
+        self.nodes.iter().filter(move |n| source.record(**n).is_ok_and(|r| r.layout == layout))
     }
 }
 
@@ -311,14 +284,7 @@ impl<W: Write> Sections<'_, W> {
 
     /// A section as long as it was planned to be, or the source contradicted itself.
     fn end(&self) -> Result<(), BuildError> {
-        let planned = self
-            .next
-            .checked_sub(1)
-            .map_or(self.at, |n| self.offsets[n] + self.lens[n]);
-        if planned == self.at {
-            Ok(())
-        } else {
-            Err(BuildError::Corrupt("a section"))
-        }
+        let planned = self.next.checked_sub(1).map_or(self.at, |n| self.offsets[n] + self.lens[n]);
+        if planned == self.at { Ok(()) } else { Err(BuildError::Corrupt("a section")) }
     }
 }

@@ -96,11 +96,7 @@ impl Kind {
     }
 
     pub(crate) const fn from_dirent_type(byte: u8) -> Option<Self> {
-        if byte > 15 {
-            None
-        } else {
-            Self::from_bits(u16::from_le_bytes([0, byte << 4]))
-        }
+        if byte > 15 { None } else { Self::from_bits(u16::from_le_bytes([0, byte << 4])) }
     }
 
     pub const fn is_device(self) -> bool {
@@ -230,10 +226,7 @@ pub(crate) const fn place(layer: u16, offset: u64) -> u64 {
 
 pub(crate) const fn from_place(place: u64) -> (u16, u64) {
     let [a, b, c, d, e, f, l0, l1] = place.to_le_bytes();
-    (
-        u16::from_le_bytes([l0, l1]),
-        u64::from_le_bytes([a, b, c, d, e, f, 0, 0]),
-    )
+    (u16::from_le_bytes([l0, l1]), u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
 }
 
 /// Index of a record, name or byte in a section: an `usize` that came from 32 bits.
@@ -242,17 +235,11 @@ pub(crate) fn at(n: u32) -> usize {
 }
 
 fn u32_at(bytes: &[u8], offset: usize) -> u32 {
-    bytes
-        .get(offset..)
-        .and_then(|b| b.first_chunk())
-        .map_or(0, |b| u32::from_le_bytes(*b))
+    bytes.get(offset..).and_then(|b| b.first_chunk()).map_or(0, |b| u32::from_le_bytes(*b))
 }
 
 fn u64_at(bytes: &[u8], offset: usize) -> u64 {
-    bytes
-        .get(offset..)
-        .and_then(|b| b.first_chunk())
-        .map_or(0, |b| u64::from_le_bytes(*b))
+    bytes.get(offset..).and_then(|b| b.first_chunk()).map_or(0, |b| u64::from_le_bytes(*b))
 }
 
 /// A directory entry as the table has it: name's offset and length, kind, inode.

@@ -63,21 +63,13 @@ impl Sets {
             return Err(BuildError::BadXattrs);
         }
         let mut set = Vec::with_capacity(2 + sum + xattrs.len() * 6);
-        set.extend_from_slice(
-            &u16::try_from(xattrs.len())
-                .map_err(|_| BuildError::BadXattrs)?
-                .to_le_bytes(),
-        );
+        set.extend_from_slice(&u16::try_from(xattrs.len()).map_err(|_| BuildError::BadXattrs)?.to_le_bytes());
         for (name, value) in xattrs {
             set.extend_from_slice(
-                &u16::try_from(name.len())
-                    .map_err(|_| BuildError::BadXattrs)?
-                    .to_le_bytes(),
+                &u16::try_from(name.len()).map_err(|_| BuildError::BadXattrs)?.to_le_bytes(),
             );
             set.extend_from_slice(
-                &u32::try_from(value.len())
-                    .map_err(|_| BuildError::BadXattrs)?
-                    .to_le_bytes(),
+                &u32::try_from(value.len()).map_err(|_| BuildError::BadXattrs)?.to_le_bytes(),
             );
             set.extend_from_slice(name);
             set.extend_from_slice(value);
@@ -96,9 +88,6 @@ impl Sets {
     }
 
     pub(crate) fn get(&self, offset: u32, len: u32) -> &[u8] {
-        self.bytes
-            .get(at(offset)..)
-            .and_then(|rest| rest.get(..at(len)))
-            .unwrap_or_default()
+        self.bytes.get(at(offset)..).and_then(|rest| rest.get(..at(len))).unwrap_or_default()
     }
 }

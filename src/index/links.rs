@@ -10,7 +10,8 @@ use std::hash::BuildHasher;
 
 /// No node: the name is not there.
 pub(crate) const NOTHING: u32 = u32::MAX;
-const EMPTY: u32 = u32::MAX;
+/// A slot holds a link's number plus one, or this: memory that was never touched is empty slots.
+const EMPTY: u32 = 0;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Link {
@@ -32,6 +33,12 @@ pub(crate) struct Links {
 }
 
 impl Links {
+    /// Room for so many links, to be touched when they come.
+    pub(crate) fn with_capacity(links: usize) -> Self {
+        let slots = (links.saturating_mul(8) / 7 + 1).next_power_of_two();
+        Self { links: Vec::with_capacity(links), slots: vec![EMPTY; slots], ..Self::default() }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.links.len()
     }
@@ -42,11 +49,7 @@ impl Links {
     }
 
     pub(crate) fn get(&self, link: u32) -> Link {
-        self.links.get(at(link)).copied().unwrap_or(Link {
-            parent: NOTHING,
-            name: 0,
-            node: NOTHING,
-        })
+        self.links.get(at(link)).copied().unwrap_or(Link { parent: NOTHING, name: 0, node: NOTHING })
     }
 
     pub(crate) fn point(&mut self, link: u32, node: u32) {
@@ -60,10 +63,7 @@ impl Links {
         let mask = self.slots.len().checked_sub(1)?;
         let mut slot = self.hash(parent, name) & mask;
         loop {
-            let number = self.slots[slot];
-            if number == EMPTY {
-                return None;
-            }
+            let number = self.slots[slot].checked_sub(1)?;
             let link = self.get(number);
             if link.parent == parent && names.name(link.name) == name {
                 return Some(number);
@@ -77,7 +77,7 @@ impl Links {
         if (self.links.len() + 1) * 8 > self.slots.len() * 7 {
             self.grow(names);
         }
-        let number = u32::try_from(self.links.len()).ok().filter(|n| *n != EMPTY)?;
+        let number = u32::try_from(self.links.len()).ok().filter(|n| *n < NOTHING - 1)?;
         self.links.push(link);
         self.place(names, number);
         Some(number)
@@ -99,7 +99,7 @@ impl Links {
         while self.slots[slot] != EMPTY {
             slot = (slot + 1) & mask;
         }
-        self.slots[slot] = number;
+        self.slots[slot] = number + 1;
     }
 
     fn hash(&self, parent: u32, name: &[u8]) -> usize {
@@ -110,12 +110,11 @@ impl Links {
     /// The links that point at something, sorted by folder and then by name.
     pub(crate) fn sorted(&self, names: &impl Names) -> Sorted {
         let live = |n: &u32| self.get(*n).node != NOTHING;
-        let mut order: Vec<u32> = (0u32..).take(self.links.len()).filter(live).collect();
+        let mut order = Vec::with_capacity(self.links.len());
+        order.extend((0u32..).take(self.links.len()).filter(live));
         order.sort_unstable_by(|a, b| {
             let (a, b) = (self.get(*a), self.get(*b));
-            a.parent
-                .cmp(&b.parent)
-                .then_with(|| names.name(a.name).cmp(names.name(b.name)))
+            a.parent.cmp(&b.parent).then_with(|| names.name(a.name).cmp(names.name(b.name)))
         });
         Sorted { order }
     }

@@ -20,7 +20,6 @@ use crate::format::{Kind, LAYERS_MAX, Record, at, halves, marks};
 use crate::keep::Arena;
 use crate::links::{Link, Links, NOTHING, Names};
 use crate::read::{Index, Ino, View};
-use std::collections::HashMap;
 use std::fmt::{Display, Formatter, Result as FmtResult};
 use std::io::Write;
 use thiserror::Error;
@@ -51,24 +50,26 @@ impl Display for Where<'_> {
     }
 }
 
+/// Memory that merging takes besides the tables themselves, about: what `Merged` and the writer keep of each name and inode.
+pub fn memory<B: AsRef<[u8]>>(layers: &[Index<B>]) -> u64 {
+    let counts = layers.iter().map(Index::counts);
+    counts
+        .map(|counts| counts.entries.saturating_mul(25).saturating_add(counts.inodes.saturating_mul(20)))
+        .sum()
+}
+
 /// Merges layers' tables, the lowest first, and writes the image's table. Layer n's contents are in data file n.
 pub fn merge<B: AsRef<[u8]>>(layers: &[Index<B>], out: &mut impl Write) -> Result<(), MergeError> {
-    let whole = |cause| MergeError {
-        layer: None,
-        path: Vec::new(),
-        cause,
-    };
+    let whole = |cause| MergeError { layer: None, path: Vec::new(), cause };
     if layers.len() > LAYERS_MAX {
         return Err(whole(BuildError::TooManyLayers { layers: layers.len() }));
     }
     let mut merged = Merged::new(layers.iter().map(Index::view).collect()).map_err(whole)?;
     for layer in 0..layers.len() {
-        merged.apply(layer).map_err(|(path, cause)| MergeError {
-            layer: Some(layer),
-            path,
-            cause,
-        })?;
+        merged.apply(layer).map_err(|(path, cause)| MergeError { layer: Some(layer), path, cause })?;
     }
+    // Only needed to find a way.
+    merged.homes = Vec::new();
     emit(&merged, out).map_err(whole)
 }
 
@@ -104,9 +105,7 @@ impl Names for NamesOf<'_> {
             return self.made.name(made);
         }
         let layer = self.bases.partition_point(|base| *base <= reference) - 1;
-        self.views[layer]
-            .dirent(reference - self.bases[layer])
-            .map_or(&[], |entry| entry.name)
+        self.views[layer].dirent(reference - self.bases[layer]).map_or(&[], |entry| entry.name)
     }
 }
 
@@ -124,10 +123,7 @@ fn bases(counts: impl Iterator<Item = u32>) -> Result<(Vec<u32>, u32), BuildErro
     let mut end = 0u32;
     for count in counts {
         bases.push(end);
-        end = end
-            .checked_add(count)
-            .filter(|end| *end < NOTHING / 2)
-            .ok_or(BuildError::TooManyEntries)?;
+        end = end.checked_add(count).filter(|end| *end < NOTHING / 2).ok_or(BuildError::TooManyEntries)?;
     }
     Ok((bases, end))
 }
@@ -148,7 +144,7 @@ impl<'a> Merged<'a> {
             name_bases,
             looks: (0..nodes).collect(),
             homes: vec![NOTHING; at(nodes)],
-            links: Links::default(),
+            links: Links::with_capacity(at(names)),
             root: 0,
             steps: 0,
         };
@@ -171,18 +167,18 @@ impl<'a> Merged<'a> {
         Ok(())
     }
 
-    /// Step 1: the nodes of links into lower layers, as far as they are there.
-    fn look_up_links(&mut self, layer: usize) -> At<HashMap<u32, u32>> {
-        let mut found = HashMap::new();
+    /// Step 1: the nodes of links into lower layers by inode, as far as they are there.
+    fn look_up_links(&mut self, layer: usize) -> At<Vec<u32>> {
+        let mut found = Vec::new();
         for ino in 1..=self.views[layer].inodes() {
-            let marked = self.views[layer]
-                .record(Ino(ino))
-                .is_some_and(|(record, ..)| record.has(marks::LINK));
+            let marked =
+                self.views[layer].record(Ino(ino)).is_some_and(|(record, ..)| record.has(marks::LINK));
             if !marked {
                 continue;
             }
             if let Some(node) = self.link_target(layer, Ino(ino)).map_err(|e| (Vec::new(), e))? {
-                found.insert(ino, node);
+                found.resize(at(self.views[layer].inodes()) + 1, NOTHING);
+                found[at(ino)] = node;
             }
         }
         Ok(found)
@@ -191,10 +187,7 @@ impl<'a> Merged<'a> {
     /// Step 2.
     fn take_away(&mut self, layer: usize) -> At<()> {
         let view = self.views[layer];
-        let root = view
-            .record(Ino::ROOT)
-            .ok_or((Vec::new(), BuildError::Corrupt("no root")))?
-            .0;
+        let root = view.record(Ino::ROOT).ok_or((Vec::new(), BuildError::Corrupt("no root")))?.0;
         if root.has(marks::OPAQUE) {
             self.clear(self.root).map_err(|e| (Vec::new(), e))?;
         }
@@ -214,9 +207,7 @@ impl<'a> Merged<'a> {
                         continue;
                     };
                     if record.has(marks::OPAQUE) {
-                        below = self
-                            .clear(below)
-                            .map_err(|e| (self.path_of(folder, entry.name), e))?;
+                        below = self.clear(below).map_err(|e| (self.path_of(folder, entry.name), e))?;
                     }
                     todo.push((entry.ino, below));
                 }
@@ -235,20 +226,15 @@ impl<'a> Merged<'a> {
     }
 
     /// Step 3; gives the links still to be looked up.
-    fn put_in_place(&mut self, layer: usize, found: &HashMap<u32, u32>) -> At<Vec<(u32, Ino)>> {
+    fn put_in_place(&mut self, layer: usize, found: &[u32]) -> At<Vec<(u32, Ino)>> {
         let view = self.views[layer];
         let mut late = Vec::new();
-        if view
-            .record(Ino::ROOT)
-            .is_some_and(|(record, ..)| !record.has(marks::IMPLICIT))
-        {
+        if view.record(Ino::ROOT).is_some_and(|(record, ..)| !record.has(marks::IMPLICIT)) {
             self.looks[at(self.root)] = self.node_bases[layer];
         }
         let mut todo = vec![(Ino::ROOT, self.root)];
         while let Some((dir, folder)) = todo.pop() {
-            let (first, count) = view
-                .record(dir)
-                .map_or((0, 0), |(record, ..)| halves(record.payload));
+            let (first, count) = view.record(dir).map_or((0, 0), |(record, ..)| halves(record.payload));
             for n in first..first.saturating_add(count).min(view.dirents()) {
                 let corrupt = || (Vec::new(), BuildError::Corrupt("an entry"));
                 let entry = view.dirent(n).ok_or_else(corrupt)?;
@@ -257,13 +243,10 @@ impl<'a> Merged<'a> {
                 let name = self.name_bases[layer] + n;
                 if record.is_folder() {
                     let placed = self.put_folder(folder, (name, entry.name), node, &record);
-                    todo.push((
-                        entry.ino,
-                        placed.map_err(|e| (self.path_of(folder, entry.name), e))?,
-                    ));
+                    todo.push((entry.ino, placed.map_err(|e| (self.path_of(folder, entry.name), e))?));
                 } else if !record.has(marks::WHITEOUT) {
                     let target = if record.has(marks::LINK) {
-                        found.get(&entry.ino.0).copied()
+                        found.get(at(entry.ino.0)).copied().filter(|node| *node != NOTHING)
                     } else {
                         Some(node)
                     };
@@ -322,11 +305,7 @@ impl<'a> Merged<'a> {
     /// Follows a path from a folder to a folder, through links, within the root. With `make`, folders that are missing
     /// are made, and what is in their place gives way.
     fn walk(&mut self, from: u32, path: &[u8], make: bool) -> Result<Option<u32>, BuildError> {
-        let mut here = if path.first() == Some(&b'/') {
-            self.root
-        } else {
-            from
-        };
+        let mut here = if path.first() == Some(&b'/') { self.root } else { from };
         let mut todo = path.to_vec();
         let mut start = 0;
         let mut followed = 0;
@@ -393,14 +372,8 @@ impl<'a> Merged<'a> {
             self.links.point(link, node);
             return Ok(link);
         }
-        let link = Link {
-            parent: folder,
-            name: reference,
-            node,
-        };
-        self.links
-            .add(&self.names, link)
-            .ok_or(BuildError::TooManyEntries)
+        let link = Link { parent: folder, name: reference, node };
+        self.links.add(&self.names, link).ok_or(BuildError::TooManyEntries)
     }
 
     /// A new folder that looks like a node.
@@ -412,11 +385,7 @@ impl<'a> Merged<'a> {
     }
 
     fn make_in(&mut self, folder: u32, name: &[u8]) -> Result<u32, BuildError> {
-        let reference = self
-            .names
-            .made
-            .add(name)
-            .and_then(|made| made.checked_add(self.names.end));
+        let reference = self.names.made.add(name).and_then(|made| made.checked_add(self.names.end));
         let node = self.make(NOTHING)?;
         let link = self.set(folder, (reference.ok_or(BuildError::TooManyEntries)?, name), node)?;
         self.homes[at(node)] = link;
@@ -446,10 +415,7 @@ impl<'a> Merged<'a> {
 
     /// The layer and inode of a layer's node.
     fn locate(&self, node: u32) -> Option<(usize, Ino)> {
-        let layer = self
-            .node_bases
-            .partition_point(|base| *base <= node)
-            .checked_sub(1)?;
+        let layer = self.node_bases.partition_point(|base| *base <= node).checked_sub(1)?;
         let ino = (node - self.node_bases[layer]).checked_add(1)?;
         (ino <= self.views[layer].inodes()).then_some((layer, Ino(ino)))
     }

@@ -116,6 +116,8 @@ pub enum Content<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
     pub inodes: u64,
+    /// Names in all folders together.
+    pub entries: u64,
     /// Sum of the sizes of regular files, each once.
     pub bytes: u64,
 }
@@ -137,12 +139,14 @@ impl<B: AsRef<[u8]>> Index<B> {
         self.header.used
     }
 
+    /// Bytes of the whole table.
+    pub fn size(&self) -> u64 {
+        self.header.len
+    }
+
     pub fn counts(&self) -> Counts {
-        let inodes = self.header.inodes.len() / INODE_LEN;
-        Counts {
-            inodes: u64::try_from(inodes).unwrap_or(u64::MAX),
-            bytes: self.header.bytes,
-        }
+        let (inodes, entries) = (self.view().inodes(), self.view().dirents());
+        Counts { inodes: u64::from(inodes), entries: u64::from(entries), bytes: self.header.bytes }
     }
 
     /// How many data files extents may name: 0 up to this.
@@ -181,9 +185,7 @@ impl<B: AsRef<[u8]>> Index<B> {
     }
 
     pub fn xattr(&self, ino: Ino, name: &[u8]) -> Option<&[u8]> {
-        self.xattrs(ino)
-            .find(|(have, _)| *have == name)
-            .map(|(_, value)| value)
+        self.xattrs(ino).find(|(have, _)| *have == name).map(|(_, value)| value)
     }
 
     /// Names and values, sorted by name.
@@ -197,10 +199,7 @@ impl<B: AsRef<[u8]>> Index<B> {
     }
 
     pub(crate) fn view(&self) -> View<'_> {
-        View {
-            bytes: self.bytes.as_ref(),
-            header: &self.header,
-        }
+        View { bytes: self.bytes.as_ref(), header: &self.header }
     }
 }
 
@@ -224,9 +223,7 @@ impl<'a> View<'a> {
     pub(crate) fn record(&self, ino: Ino) -> Option<(Record, u32, u32)> {
         let n = at(ino.0.checked_sub(1)?);
         let bytes = self.bytes.get(self.header.inodes.clone())?;
-        Some(Record::decode(
-            bytes.get(n.checked_mul(INODE_LEN)?..)?.first_chunk()?,
-        ))
+        Some(Record::decode(bytes.get(n.checked_mul(INODE_LEN)?..)?.first_chunk()?))
     }
 
     pub(crate) fn inode(&self, ino: Ino) -> Option<Inode> {
@@ -241,15 +238,8 @@ impl<'a> View<'a> {
             uid: record.uid,
             gid: record.gid,
             size: if kind == Kind::Folder { 4096 } else { record.size },
-            rdev: if kind.is_device() {
-                Device { major, minor }
-            } else {
-                Device::default()
-            },
-            mtime: Time {
-                seconds: record.mtime_s,
-                nanoseconds: record.mtime_ns,
-            },
+            rdev: if kind.is_device() { Device { major, minor } } else { Device::default() },
+            mtime: Time { seconds: record.mtime_s, nanoseconds: record.mtime_ns },
         })
     }
 
@@ -260,11 +250,7 @@ impl<'a> View<'a> {
             decode_dirent(dirents.get(at(n).checked_mul(DIRENT_LEN)?..)?.first_chunk()?);
         let names = self.bytes.get(self.header.names.clone())?;
         let name = names.get(at(name)..)?.get(..usize::from(len))?;
-        Some(Entry {
-            name,
-            ino: Ino(ino),
-            kind: Kind::from_dirent_type(kind)?,
-        })
+        Some(Entry { name, ino: Ino(ino), kind: Kind::from_dirent_type(kind)? })
     }
 
     pub(crate) fn entries(&self, dir: Ino) -> Entries<'a> {
@@ -275,19 +261,11 @@ impl<'a> View<'a> {
             }
             _ => (0, 0),
         };
-        Entries {
-            view: *self,
-            next,
-            end,
-        }
+        Entries { view: *self, next, end }
     }
 
     pub(crate) fn lookup(&self, dir: Ino, name: &[u8]) -> Option<Entry<'a>> {
-        let Entries {
-            next: mut low,
-            end: mut high,
-            ..
-        } = self.entries(dir);
+        let Entries { next: mut low, end: mut high, .. } = self.entries(dir);
         while low < high {
             let middle = low + (high - low) / 2;
             let entry = self.dirent(middle)?;
@@ -302,9 +280,7 @@ impl<'a> View<'a> {
 
     pub(crate) fn parent(&self, dir: Ino) -> Option<Ino> {
         let (record, ..) = self.record(dir)?;
-        record
-            .is_folder()
-            .then(|| u32::try_from(record.size).ok().map(Ino))?
+        record.is_folder().then(|| u32::try_from(record.size).ok().map(Ino))?
     }
 
     fn blob(&self, record: &Record) -> Option<&'a [u8]> {
@@ -321,11 +297,7 @@ impl<'a> View<'a> {
 
     pub(crate) fn link_target(&self, ino: Ino) -> Option<&'a [u8]> {
         let (record, ..) = self.record(ino)?;
-        if record.kind()? == Kind::Symlink {
-            self.blob(&record)
-        } else {
-            None
-        }
+        if record.kind()? == Kind::Symlink { self.blob(&record) } else { None }
     }
 
     pub(crate) fn content(&self, ino: Ino) -> Option<Content<'a>> {
@@ -333,12 +305,7 @@ impl<'a> View<'a> {
         if record.kind()? != Kind::File {
             return None;
         }
-        let pieces = |pieces| {
-            Content::Extents(Extents {
-                size: record.size,
-                pieces,
-            })
-        };
+        let pieces = |pieces| Content::Extents(Extents { size: record.size, pieces });
         Some(match record.layout {
             layout::NONE => pieces(Pieces::Table(&[])),
             layout::INLINE => Content::Inline(self.blob(&record)?),
@@ -347,9 +314,7 @@ impl<'a> View<'a> {
                 let (first, count) = halves(record.payload);
                 let extents = self.bytes.get(self.header.extents.clone())?;
                 let start = at(first).checked_mul(EXTENT_LEN)?;
-                pieces(Pieces::Table(
-                    extents.get(start..)?.get(..at(count).checked_mul(EXTENT_LEN)?)?,
-                ))
+                pieces(Pieces::Table(extents.get(start..)?.get(..at(count).checked_mul(EXTENT_LEN)?)?))
             }
             _ => return None,
         })

@@ -28,10 +28,7 @@ fn verify(view: &View<'_>) -> Result<(), Corrupt> {
     let mut bytes = 0u64;
     let root = view.inode(Ino::ROOT).map(|inode| inode.kind);
     if root != Some(Kind::Folder) || view.parent(Ino::ROOT) != Some(Ino::ROOT) {
-        return Err(Corrupt {
-            ino: 1,
-            what: "not a root",
-        });
+        return Err(Corrupt { ino: 1, what: "not a root" });
     }
     for ino in 1..=view.inodes() {
         let wrong = |what| Corrupt { ino, what };
@@ -73,10 +70,7 @@ fn verify(view: &View<'_>) -> Result<(), Corrupt> {
         check_xattrs(view, Ino(ino)).map_err(wrong)?;
     }
     if dirents != view.dirents() || bytes != view.header.bytes {
-        return Err(Corrupt {
-            ino: 0,
-            what: "sums differ from the header's",
-        });
+        return Err(Corrupt { ino: 0, what: "sums differ from the header's" });
     }
     check_links(view, &links)
 }
@@ -100,9 +94,7 @@ fn check_folder(view: &View<'_>, dir: Ino, links: &mut [u32]) -> Result<(), &'st
         if entry.kind == Kind::Folder && (entry.ino <= dir || view.parent(entry.ino) != Some(dir)) {
             return Err("a subfolder that is not in it");
         }
-        let names = links
-            .get_mut(at(entry.ino.0) - 1)
-            .ok_or("an entry without inode")?;
+        let names = links.get_mut(at(entry.ino.0) - 1).ok_or("an entry without inode")?;
         if entry.kind == Kind::Folder && *names != 0 {
             return Err("a folder with two names");
         }
@@ -132,11 +124,8 @@ fn check_contents(view: &View<'_>, ino: Ino, form: u8) -> Result<(), &'static st
         if e.file_offset < end || e.len == 0 || u64::from(e.layer) >= u64::from(view.header.layers) {
             return Err("pieces out of order, empty, or of no layer");
         }
-        end = e
-            .file_offset
-            .checked_add(e.len)
-            .filter(|end| *end <= size)
-            .ok_or("a piece outside its file")?;
+        end =
+            e.file_offset.checked_add(e.len).filter(|end| *end <= size).ok_or("a piece outside its file")?;
     }
     Ok(())
 }
@@ -166,22 +155,13 @@ fn check_xattrs(view: &View<'_>, ino: Ino) -> Result<(), &'static str> {
 /// Link counts as counted; a folder has one name (the root none), and itself counts.
 fn check_links(view: &View<'_>, links: &[u32]) -> Result<(), Corrupt> {
     for (ino, counted) in (1u32..).zip(links) {
-        let inode = view.inode(Ino(ino)).ok_or(Corrupt {
-            ino,
-            what: "no record",
-        })?;
+        let inode = view.inode(Ino(ino)).ok_or(Corrupt { ino, what: "no record" })?;
         let own = u32::from(inode.kind == Kind::Folder) + u32::from(ino == 1);
         if *counted == 0 && ino != 1 {
-            return Err(Corrupt {
-                ino,
-                what: "has no name",
-            });
+            return Err(Corrupt { ino, what: "has no name" });
         }
         if counted.checked_add(own) != Some(inode.nlink) {
-            return Err(Corrupt {
-                ino,
-                what: "link count",
-            });
+            return Err(Corrupt { ino, what: "link count" });
         }
     }
     Ok(())

@@ -16,25 +16,15 @@ pub const MAX_FDS: usize = 253;
 /// Sends one message, whole or not at all.
 pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     if fds.len() > MAX_FDS {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "more descriptors than one message takes",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "more descriptors than one message takes"));
     }
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "the descriptors do not fit",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the descriptors do not fit"));
     }
     let sent = retry_on_intr(|| sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL))?;
-    if sent == bytes.len() {
-        Ok(())
-    } else {
-        Err(io::ErrorKind::WriteZero.into())
-    }
+    if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
 
 /// Receives one message and its descriptors (close-on-exec); 0 bytes mean that the other end is gone.
@@ -42,12 +32,7 @@ pub fn receive(socket: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<(usize, Vec
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let got = retry_on_intr(|| {
-        recvmsg(
-            socket,
-            &mut [IoSliceMut::new(buf)],
-            &mut control,
-            RecvFlags::CMSG_CLOEXEC,
-        )
+        recvmsg(socket, &mut [IoSliceMut::new(buf)], &mut control, RecvFlags::CMSG_CLOEXEC)
     })?;
     let mut fds = Vec::new();
     for message in control.drain() {
@@ -56,10 +41,7 @@ pub fn receive(socket: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<(usize, Vec
         }
     }
     if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "a message was cut off",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a message was cut off"));
     }
     Ok((got.bytes, fds))
 }
@@ -74,33 +56,21 @@ mod tests {
 
     #[test]
     fn a_descriptor_arrives_with_its_message() {
-        let (a, b) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .unwrap();
+        let (a, b) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
         let file = File::open("/proc/self/comm").unwrap();
         send(a.as_fd(), b"hello", &[file.as_fd()]).unwrap();
         let mut buf = [0; 16];
         let (n, fds) = receive(b.as_fd(), &mut buf).unwrap();
         let mut text = String::new();
-        File::from(fds.into_iter().next().unwrap())
-            .read_to_string(&mut text)
-            .unwrap();
+        File::from(fds.into_iter().next().unwrap()).read_to_string(&mut text).unwrap();
         assert_eq!((&buf[..n], text.is_empty()), (&b"hello"[..], false));
     }
 
     #[test]
     fn a_message_larger_than_the_buffer_is_an_error_not_a_part() {
-        let (a, b) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .unwrap();
+        let (a, b) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
         send(a.as_fd(), &[7; 100], &[]).unwrap();
         assert!(receive(b.as_fd(), &mut [0; 10]).is_err());
     }

@@ -26,10 +26,7 @@ impl FileMap {
     pub fn new(file: &File) -> io::Result<Self> {
         let len = usize::try_from(file.metadata()?.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
         if len == 0 {
-            return Ok(Self {
-                start: ptr::NonNull::dangling(),
-                len,
-            });
+            return Ok(Self { start: ptr::NonNull::dangling(), len });
         }
         // SAFETY: a fresh mapping at an address the kernel chooses touches no memory of ours.
         let start = unsafe { mmap(ptr::null_mut(), len, ProtFlags::READ, MapFlags::SHARED, file, 0) }?;

@@ -75,10 +75,7 @@ impl OneThread {
     where
         F: FnOnce() -> T,
     {
-        let mut call = Call {
-            run: Some(child),
-            result: None,
-        };
+        let mut call = Call { run: Some(child), result: None };
         let mut pidfd: c_int = -1;
         let flags = own.0 | libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
         // SAFETY: the end of the array is within its allocation.
@@ -187,10 +184,7 @@ pub struct Strings {
 impl Strings {
     pub fn new(owned: Vec<CString>) -> Self {
         let pointers = owned.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect();
-        Self {
-            pointers,
-            _owned: owned,
-        }
+        Self { pointers, _owned: owned }
     }
 }
 
@@ -203,10 +197,7 @@ pub fn execute(program: &CStr, args: &Strings, env: &Strings) -> io::Error {
 
 /// Limits a resource of this process (`RLIMIT_*`).
 pub fn set_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
-    let limit = libc::rlimit64 {
-        rlim_cur: soft,
-        rlim_max: hard,
-    };
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
     // SAFETY: `limit` is read; a number that is no resource is an error.
     match unsafe { libc::setrlimit64(resource, &raw const limit) } {
         0 => Ok(()),

@@ -13,10 +13,7 @@ pub const MAX_INSTRUCTIONS: usize = 4096;
 pub fn install(program: &[u8]) -> io::Result<()> {
     let mut instructions = parse(program)?;
     let len = c_ushort::try_from(instructions.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let program = sock_fprog {
-        len,
-        filter: instructions.as_mut_ptr(),
-    };
+    let program = sock_fprog { len, filter: instructions.as_mut_ptr() };
     let mode = c_ulong::from(libc::SECCOMP_SET_MODE_FILTER);
     // As runc: without it the kernel slows the process down where it fears speculation.
     let flags = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
@@ -30,10 +27,7 @@ pub fn install(program: &[u8]) -> io::Result<()> {
 fn parse(program: &[u8]) -> io::Result<Vec<sock_filter>> {
     let (instructions, rest) = program.as_chunks::<{ size_of::<sock_filter>() }>();
     if !rest.is_empty() || instructions.is_empty() || instructions.len() > MAX_INSTRUCTIONS {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "a filter of a length no filter has",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a filter of a length no filter has"));
     }
     let one = |&[c0, c1, jt, jf, k0, k1, k2, k3]: &[u8; 8]| sock_filter {
         code: u16::from_ne_bytes([c0, c1]),

@@ -140,12 +140,7 @@ mod tests {
     fn raise(signal: i32) {
         // SAFETY: tgkill touches no memory; the thread is this one.
         let sent = unsafe {
-            libc::syscall(
-                libc::SYS_tgkill,
-                getpid().as_raw_nonzero(),
-                gettid().as_raw_nonzero(),
-                signal,
-            )
+            libc::syscall(libc::SYS_tgkill, getpid().as_raw_nonzero(), gettid().as_raw_nonzero(), signal)
         };
         assert_eq!(sent, 0);
     }

@@ -23,15 +23,9 @@ pub fn pread_into<B: BitmapSlice>(
     let slices = &slices[..slices.len().min(AT_ONCE)];
     // The guards keep the memory accessible, if it needs that at all, until the call is over.
     let guards: Vec<_> = slices.iter().map(VolatileSlice::ptr_guard_mut).collect();
-    let mut vectors = [iovec {
-        iov_base: ptr::null_mut(),
-        iov_len: 0,
-    }; AT_ONCE];
+    let mut vectors = [iovec { iov_base: ptr::null_mut(), iov_len: 0 }; AT_ONCE];
     for (vector, guard) in vectors.iter_mut().zip(&guards) {
-        *vector = iovec {
-            iov_base: guard.as_ptr().cast::<c_void>(),
-            iov_len: guard.len(),
-        };
+        *vector = iovec { iov_base: guard.as_ptr().cast::<c_void>(), iov_len: guard.len() };
     }
     let count = c_int::try_from(slices.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let read = loop {
@@ -113,9 +107,7 @@ mod tests {
     #[test]
     fn more_slices_than_one_call_takes_make_a_short_read() {
         let memory = memory();
-        let slices: Vec<_> = (0..200)
-            .map(|n| memory.get_slice(GuestAddress(n), 1).unwrap())
-            .collect();
+        let slices: Vec<_> = (0..200).map(|n| memory.get_slice(GuestAddress(n), 1).unwrap()).collect();
         assert_eq!(pread_into(file(&[7; 300]).as_fd(), &slices, 0).unwrap(), AT_ONCE);
     }
 

@@ -72,13 +72,7 @@ impl Chain {
     ) -> Result<Self, Broken> {
         let mut segments = scratch.0;
         segments.clear();
-        let mut chain = Self {
-            head,
-            segments,
-            readable: 0,
-            readable_len: 0,
-            writable_len: 0,
-        };
+        let mut chain = Self { head, segments, readable: 0, readable_len: 0, writable_len: 0 };
         let mut index = head;
         for _ in 0..table.size {
             let descriptor = table.read(memory, index)?;
@@ -92,10 +86,7 @@ impl Chain {
     }
 
     fn push(&mut self, memory: &GuestMemory, descriptor: Descriptor) -> Result<(), Broken> {
-        let segment = Segment {
-            addr: descriptor.addr(),
-            len: descriptor.len(),
-        };
+        let segment = Segment { addr: descriptor.addr(), len: descriptor.len() };
         if descriptor.refers_to_indirect_table() {
             return Err(Broken::Indirect);
         }
@@ -193,10 +184,7 @@ impl Table {
         if index >= self.size {
             return Err(Broken::Index);
         }
-        let addr = self
-            .addr
-            .checked_add(u64::from(index) * DESCRIPTOR_LEN)
-            .ok_or(Broken::Ring)?;
+        let addr = self.addr.checked_add(u64::from(index) * DESCRIPTOR_LEN).ok_or(Broken::Ring)?;
         memory.read_obj(addr).map_err(|_| Broken::Ring)
     }
 }

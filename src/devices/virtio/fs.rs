@@ -52,11 +52,7 @@ impl Fs {
         let server = Server::new(files);
         let counters = server.counters();
         let request = vec![0; MAX_REQUEST].into_boxed_slice();
-        Self {
-            config,
-            counters,
-            engine: Engine::Idle(Session { server, request }),
-        }
+        Self { config, counters, engine: Engine::Idle(Session { server, request }) }
     }
 
     /// What was asked of it so far.
@@ -79,10 +75,8 @@ impl VirtioDevice for Fs {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let rest = usize::try_from(offset)
-            .ok()
-            .and_then(|offset| self.config.get(offset..))
-            .unwrap_or_default();
+        let rest =
+            usize::try_from(offset).ok().and_then(|offset| self.config.get(offset..)).unwrap_or_default();
         for (to, from) in data.iter_mut().zip(rest) {
             *to = *from;
         }
@@ -112,8 +106,7 @@ impl Session {
     /// A request longer than the buffer is cut, and refused because its length is not what its header says.
     fn answer(&mut self, memory: &GuestMemory, chain: &Chain) -> usize {
         let len = chain.read(memory, 0, &mut self.request);
-        self.server
-            .handle(&self.request[..len], &mut Answer { memory, chain })
+        self.server.handle(&self.request[..len], &mut Answer { memory, chain })
     }
 }
 

@@ -55,11 +55,7 @@ pub struct Bound {
 #[derive(Debug, Error)]
 pub enum StartError {
     #[error("cannot make what the worker of `{device}` waits on (op={op})")]
-    Wait {
-        device: &'static str,
-        op: &'static str,
-        source: io::Error,
-    },
+    Wait { device: &'static str, op: &'static str, source: io::Error },
     #[error("cannot start the worker thread of `{device}`")]
     Thread { device: &'static str, source: io::Error },
     #[error("the device `{device}` is already running, or lost its state in a failed start")]

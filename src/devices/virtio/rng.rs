@@ -121,10 +121,7 @@ mod tests {
         driver.start();
         assert_eq!(ask(&mut driver, 0x8_0000), 4096);
         let mut behind = [0; 64];
-        driver
-            .memory
-            .read_slice(&mut behind, GuestAddress(HIGH_START + 4096))
-            .unwrap();
+        driver.memory.read_slice(&mut behind, GuestAddress(HIGH_START + 4096)).unwrap();
         assert_eq!(behind, [0; 64]);
     }
 

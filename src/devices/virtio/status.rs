@@ -85,21 +85,13 @@ impl Status {
             return (self, Effect::Nothing);
         }
         if value == self.stage.bits() | FAILED {
-            let effect = if self.stage == Stage::Running {
-                Effect::Stop
-            } else {
-                Effect::Nothing
-            };
+            let effect = if self.stage == Stage::Running { Effect::Stop } else { Effect::Nothing };
             return (Self { failed: true, ..self }, effect);
         }
         match self.stage.next() {
             Some(Stage::Negotiated) if !acceptable => (self, Effect::Nothing),
             Some(stage) if value == stage.bits() => {
-                let effect = if stage == Stage::Running {
-                    Effect::Start
-                } else {
-                    Effect::Nothing
-                };
+                let effect = if stage == Stage::Running { Effect::Start } else { Effect::Nothing };
                 (Self { stage, ..self }, effect)
             }
             _ => (self, Effect::Nothing),
@@ -133,9 +125,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn up_to(values: &[u32]) -> Status {
-        values
-            .iter()
-            .fold(Status::default(), |status, value| status.write(*value, true).0)
+        values.iter().fold(Status::default(), |status, value| status.write(*value, true).0)
     }
 
     #[test]
@@ -182,11 +172,7 @@ mod tests {
     }
 
     fn any_value() -> impl Strategy<Value = u32> {
-        prop_oneof![
-            prop::sample::select(vec![0u32, 1, 3, 11, 15, 64, 79, 128, 143]),
-            any::<u32>(),
-            0u32..256
-        ]
+        prop_oneof![prop::sample::select(vec![0u32, 1, 3, 11, 15, 64, 79, 128, 143]), any::<u32>(), 0u32..256]
     }
 
     proptest! {

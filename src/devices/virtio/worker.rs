@@ -106,10 +106,7 @@ impl<H: Handler> Worker<H> {
     pub fn start(device: &'static str, handler: H, bound: Bound) -> Result<Self, StartError> {
         let wait = |op| move |source| StartError::Wait { device, op, source };
         let event = EventFd::new(EFD_CLOEXEC).map_err(wait("eventfd"))?;
-        let stop = Arc::new(Stop {
-            asked: AtomicBool::new(false),
-            event,
-        });
+        let stop = Arc::new(Stop { asked: AtomicBool::new(false), event });
         let port = Port::new(bound, Arc::clone(&stop)).map_err(wait("epoll"))?;
         let thread = thread::Builder::new()
             .name(device.to_owned())

@@ -52,12 +52,7 @@ const UNIQUE: u64 = 0x1234_5678_9abc_def0;
 
 fn message(code: u32, node: u64, body: &[u8]) -> Vec<u8> {
     let len = u32::try_from(IN_HEADER + body.len()).unwrap();
-    let header = Put::<IN_HEADER>::new()
-        .u32(len)
-        .u32(code)
-        .u64(UNIQUE)
-        .u64(node)
-        .pad(IN_HEADER);
+    let header = Put::<IN_HEADER>::new().u32(len).u32(code).u64(UNIQUE).u64(node).pad(IN_HEADER);
     [header.as_bytes(), body].concat()
 }
 
@@ -68,18 +63,11 @@ fn send_raw(server: &mut Server, request: &[u8], room: usize) -> Answer {
     let len = server.handle(request, &mut page);
     assert!(len <= room);
     if len == 0 {
-        assert!(
-            page.0.iter().all(|byte| *byte == 0xee),
-            "silence, but something was written"
-        );
+        assert!(page.0.iter().all(|byte| *byte == 0xee), "silence, but something was written");
         return Answer::Silence;
     }
     let mut take = Take(&page.0);
-    let (said, error, unique) = (
-        take.u32().unwrap(),
-        take.u32().unwrap().cast_signed(),
-        take.u64().unwrap(),
-    );
+    let (said, error, unique) = (take.u32().unwrap(), take.u32().unwrap().cast_signed(), take.u64().unwrap());
     assert_eq!(usize::try_from(said).unwrap(), len);
     assert_eq!(unique, u64::from_le_bytes(request[8..16].try_into().unwrap()));
     if error == 0 {
@@ -94,17 +82,8 @@ fn send(server: &mut Server, code: u32, node: u64, body: &[u8]) -> Answer {
 }
 
 fn made(mode: u16) -> Made {
-    let mtime = Time {
-        seconds: -5,
-        nanoseconds: 999,
-    };
-    Made {
-        mode,
-        uid: 1000,
-        gid: 2000,
-        mtime,
-        xattrs: BTreeMap::new(),
-    }
+    let mtime = Time { seconds: -5, nanoseconds: 999 };
+    Made { mode, uid: 1000, gid: 2000, mtime, xattrs: BTreeMap::new() }
 }
 
 const HOLE: u64 = 5 << 30;
@@ -120,38 +99,21 @@ const HOLE: u64 = 5 << 30;
 fn image() -> Vec<u8> {
     let mut tree = Tree::new(Use::Image, 1 << 20);
     let root = Tree::ROOT;
-    let extent = |file_offset, layer, data_offset| Extent {
-        file_offset,
-        len: 6000,
-        layer,
-        data_offset,
-    };
+    let extent = |file_offset, layer, data_offset| Extent { file_offset, len: 6000, layer, data_offset };
     let extents = [extent(4096, 0, 8192), extent(HOLE, 1, 0)];
-    let big = Contents::File {
-        size: HOLE + 10_000,
-        extents: &extents,
-    };
+    let big = Contents::File { size: HOLE + 10_000, extents: &extents };
     let dev = Contents::CharDevice(Device { major: 5, minor: 1 });
-    let xattrs = BTreeMap::from([
-        (b"user.a".to_vec(), b"12345".to_vec()),
-        (b"user.b/c".to_vec(), Vec::new()),
-    ]);
+    let xattrs =
+        BTreeMap::from([(b"user.a".to_vec(), b"12345".to_vec()), (b"user.b/c".to_vec(), Vec::new())]);
     tree.describe_root(&made(0o755)).unwrap();
     tree.put(root, b"big", &made(0o4755), big).unwrap();
     let bin = tree.put(root, b"bin", &made(0o755), Contents::Folder).unwrap();
     tree.put(root, b"dev", &made(0o600), dev).unwrap();
-    tree.put(root, b"empty", &made(0o644), Contents::Inline(b""))
-        .unwrap();
-    let with_xattrs = Made {
-        xattrs,
-        ..made(0o644)
-    };
-    let hello = tree
-        .put(root, b"hello", &with_xattrs, Contents::Inline(b"hello, guest"))
-        .unwrap();
+    tree.put(root, b"empty", &made(0o644), Contents::Inline(b"")).unwrap();
+    let with_xattrs = Made { xattrs, ..made(0o644) };
+    let hello = tree.put(root, b"hello", &with_xattrs, Contents::Inline(b"hello, guest")).unwrap();
     tree.link(bin, b"again", hello).unwrap();
-    tree.put(root, b"link", &made(0o777), Contents::Symlink(b"bin/again"))
-        .unwrap();
+    tree.put(root, b"link", &made(0o777), Contents::Symlink(b"bin/again")).unwrap();
     let mut bytes = Vec::new();
     tree.write(&mut bytes).unwrap();
     bytes
@@ -165,20 +127,13 @@ fn data(byte: u8, len: usize) -> File {
 
 fn fresh() -> Server {
     let index = Index::open(image()).unwrap();
-    Server::new(IndexServer::new(
-        index,
-        vec![data(b'a', 20_000), data(b'b', 5000)],
-    ))
+    Server::new(IndexServer::new(index, vec![data(b'a', 20_000), data(b'b', 5000)]))
 }
 
 const INIT_IN: [u32; 4] = [7, 41, 1 << 17, u32::MAX];
 
 fn init_body(words: [u32; 4]) -> Vec<u8> {
-    words
-        .iter()
-        .flat_map(|word| word.to_le_bytes())
-        .chain([0; 48])
-        .collect()
+    words.iter().flat_map(|word| word.to_le_bytes()).chain([0; 48]).collect()
 }
 
 fn ready() -> Server {
@@ -196,25 +151,15 @@ fn node(server: &mut Server, parent: u64, name: &str) -> u64 {
 }
 
 fn words(body: &[u8]) -> Vec<u64> {
-    body.chunks_exact(8)
-        .map(|word| u64::from_le_bytes(word.try_into().unwrap()))
-        .collect()
+    body.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect()
 }
 
 fn halves(body: &[u8]) -> Vec<u32> {
-    body.chunks_exact(4)
-        .map(|word| u32::from_le_bytes(word.try_into().unwrap()))
-        .collect()
+    body.chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect()
 }
 
 fn read_body(offset: u64, size: u32) -> Vec<u8> {
-    Put::<40>::new()
-        .u64(0)
-        .u64(offset)
-        .u32(size)
-        .pad(40)
-        .as_bytes()
-        .to_vec()
+    Put::<40>::new().u64(0).u64(offset).u32(size).pad(40).as_bytes().to_vec()
 }
 
 fn read(server: &mut Server, node: u64, offset: u64, size: u32) -> Answer {
@@ -223,13 +168,8 @@ fn read(server: &mut Server, node: u64, offset: u64, size: u32) -> Answer {
 
 #[test]
 fn init_agrees_on_what_both_have() {
-    let body = send(
-        &mut fresh(),
-        opcode::INIT,
-        0,
-        &init_body([7, 41, 1 << 17, init::MAX_PAGES | 1 << 16]),
-    )
-    .body();
+    let body =
+        send(&mut fresh(), opcode::INIT, 0, &init_body([7, 41, 1 << 17, init::MAX_PAGES | 1 << 16])).body();
     assert_eq!(body.len(), 64);
     let halves = halves(&body);
     assert_eq!(halves[..4], [7, 38, 1 << 17, init::MAX_PAGES]);
@@ -241,58 +181,35 @@ fn a_kernel_of_a_later_protocol_is_told_ours_and_asked_to_try_again() {
     let mut server = fresh();
     let body = send(&mut server, opcode::INIT, 0, &init_body([8, 0, 0, 0])).body();
     assert_eq!(halves(&body)[..2], [7, 38]);
-    assert_eq!(
-        send(&mut server, opcode::GETATTR, 1, &[0; 16]),
-        Answer::Error(Errno::IO)
-    );
+    assert_eq!(send(&mut server, opcode::GETATTR, 1, &[0; 16]), Answer::Error(Errno::IO));
 }
 
 #[test]
 fn a_kernel_of_an_earlier_protocol_is_refused() {
     for version in [[6, 99, 0, 0], [7, 22, 0, 0]] {
-        assert_eq!(
-            send(&mut fresh(), opcode::INIT, 0, &init_body(version)),
-            Answer::Error(Errno::PROTO)
-        );
+        assert_eq!(send(&mut fresh(), opcode::INIT, 0, &init_body(version)), Answer::Error(Errno::PROTO));
     }
 }
 
 #[test]
 fn nothing_is_answered_before_init_or_after_destroy() {
     let mut server = ready();
-    assert_eq!(
-        send(&mut server, opcode::DESTROY, 0, &[]),
-        Answer::Body(Vec::new())
-    );
-    for code in (0..70)
-        .chain([4096, u32::MAX])
-        .filter(|code| *code != opcode::INIT)
-    {
+    assert_eq!(send(&mut server, opcode::DESTROY, 0, &[]), Answer::Body(Vec::new()));
+    for code in (0..70).chain([4096, u32::MAX]).filter(|code| *code != opcode::INIT) {
         let expected = if [opcode::FORGET, opcode::BATCH_FORGET, opcode::INTERRUPT].contains(&code) {
             Answer::Silence
         } else {
             Answer::Error(Errno::IO)
         };
-        assert_eq!(
-            send(&mut server, code, 1, b"\x01\0\0\0x\0"),
-            expected,
-            "opcode {code}"
-        );
-        assert_eq!(
-            send(&mut fresh(), code, 1, &read_body(0, 10)),
-            expected,
-            "opcode {code}"
-        );
+        assert_eq!(send(&mut server, code, 1, b"\x01\0\0\0x\0"), expected, "opcode {code}");
+        assert_eq!(send(&mut fresh(), code, 1, &read_body(0, 10)), expected, "opcode {code}");
     }
 }
 
 #[test]
 fn a_second_init_negotiates_again() {
     let mut server = ready();
-    assert_eq!(
-        send(&mut server, opcode::OPEN, 1, &[0; 8]),
-        Answer::Error(Errno::NOSYS)
-    );
+    assert_eq!(send(&mut server, opcode::OPEN, 1, &[0; 8]), Answer::Error(Errno::NOSYS));
     send(&mut server, opcode::INIT, 0, &init_body([7, 31, 0, 0])).body();
     assert_eq!(send(&mut server, opcode::OPEN, 1, &[0; 8]).body().len(), 16);
 }
@@ -306,10 +223,7 @@ fn look_ups_give_all_there_is_to_know_for_ever() {
     assert_eq!(head[1..], [0, abi::FOREVER, abi::FOREVER, 0]);
     let attr = words(&body[40..88]);
     assert_eq!(attr, [head[0], 12, 1, u64::MAX - 4, u64::MAX - 4, u64::MAX - 4]);
-    assert_eq!(
-        halves(&body[88..]),
-        [999, 999, 999, 0o100_644, 2, 1000, 2000, 0, 4096, 0]
-    );
+    assert_eq!(halves(&body[88..]), [999, 999, 999, 0o100_644, 2, 1000, 2000, 0, 4096, 0]);
 }
 
 #[test]
@@ -353,10 +267,7 @@ fn nodes_that_are_nothing_are_stale() {
         (opcode::READ, read_body(0, 100)),
         (opcode::READDIR, read_body(0, 100)),
         (opcode::READDIRPLUS, read_body(0, 100)),
-        (
-            opcode::LSEEK,
-            Put::<24>::new().u64(0).u64(0).u32(3).pad(24).as_bytes().to_vec(),
-        ),
+        (opcode::LSEEK, Put::<24>::new().u64(0).u64(0).u32(3).pad(24).as_bytes().to_vec()),
         (opcode::GETXATTR, b"\0\0\0\0\0\0\0\0x\0".to_vec()),
         (opcode::LISTXATTR, vec![0; 8]),
         (opcode::GETATTR, vec![]),
@@ -411,13 +322,7 @@ fn a_name_that_is_not_one_name_is_refused() {
         let expected = Answer::Error(if long { Errno::NAMETOOLONG } else { Errno::INVAL });
         assert_eq!(send(&mut server, opcode::LOOKUP, 1, &name), expected, "{name:?}");
     }
-    for good in [
-        &b"\xff\xfe\0"[..],
-        b" \0",
-        b"...\0",
-        b"..x\0",
-        &[&[b'n'; 255][..], b"\0"].concat(),
-    ] {
+    for good in [&b"\xff\xfe\0"[..], b" \0", b"...\0", b"..x\0", &[&[b'n'; 255][..], b"\0"].concat()] {
         assert_eq!(send(&mut server, opcode::LOOKUP, 1, good).body().len(), ENTRY_LEN);
     }
 }
@@ -461,65 +366,39 @@ fn opening_for_writing_is_refused() {
     send(&mut server, opcode::INIT, 0, &init_body([7, 31, 0, 0])).body();
     for flags in [1u32, 2, 3, 0o1000, 0o1001] {
         let body = [flags.to_le_bytes(), [0; 4]].concat();
-        assert_eq!(
-            send(&mut server, opcode::OPEN, 1, &body),
-            Answer::Error(Errno::ROFS)
-        );
+        assert_eq!(send(&mut server, opcode::OPEN, 1, &body), Answer::Error(Errno::ROFS));
     }
-    assert_eq!(
-        halves(&send(&mut server, opcode::OPEN, 1, &[0; 8]).body()),
-        [0, 0, 2, 0]
-    );
-    assert_eq!(
-        halves(&send(&mut server, opcode::OPENDIR, 1, &[0; 8]).body()),
-        [0, 0, 10, 0]
-    );
+    assert_eq!(halves(&send(&mut server, opcode::OPEN, 1, &[0; 8]).body()), [0, 0, 2, 0]);
+    assert_eq!(halves(&send(&mut server, opcode::OPENDIR, 1, &[0; 8]).body()), [0, 0, 10, 0]);
 }
 
 #[test]
 fn what_is_not_served_is_not_known() {
     let mut server = ready();
-    let served = [
-        1, 2, 3, 5, 14, 15, 17, 18, 22, 23, 25, 26, 27, 28, 29, 36, 38, 42, 44, 46,
-    ];
+    let served = [1, 2, 3, 5, 14, 15, 17, 18, 22, 23, 25, 26, 27, 28, 29, 36, 38, 42, 44, 46];
     for code in (0..64).chain([4096, 1 << 20, u32::MAX]) {
         if !served.contains(&code) && !CHANGING.contains(&code) {
             let answer = send(&mut server, code, 1, &[0; 64]);
             assert_eq!(answer, Answer::Error(Errno::NOSYS), "opcode {code}");
         }
     }
-    assert_eq!(
-        send(&mut server, opcode::FLUSH, 1, &[0; 24]),
-        Answer::Error(Errno::NOSYS)
-    );
-    assert_eq!(
-        send(&mut server, opcode::RELEASE, 1, &[0; 24]),
-        Answer::Body(vec![])
-    );
+    assert_eq!(send(&mut server, opcode::FLUSH, 1, &[0; 24]), Answer::Error(Errno::NOSYS));
+    assert_eq!(send(&mut server, opcode::RELEASE, 1, &[0; 24]), Answer::Body(vec![]));
 }
 
 #[test]
 fn readdirplus_that_was_not_negotiated_is_not_known() {
     let mut server = fresh();
     send(&mut server, opcode::INIT, 0, &init_body([7, 31, 0, 0])).body();
-    assert_eq!(
-        send(&mut server, opcode::READDIRPLUS, 1, &read_body(0, 4096)),
-        Answer::Error(Errno::NOSYS)
-    );
+    assert_eq!(send(&mut server, opcode::READDIRPLUS, 1, &read_body(0, 4096)), Answer::Error(Errno::NOSYS));
 }
 
 #[test]
 fn a_link_is_text_and_only_a_link_has_it() {
     let mut server = ready();
     let link = node(&mut server, 1, "link");
-    assert_eq!(
-        send(&mut server, opcode::READLINK, link, &[]).body(),
-        b"bin/again"
-    );
-    assert_eq!(
-        send(&mut server, opcode::READLINK, 1, &[]),
-        Answer::Error(Errno::INVAL)
-    );
+    assert_eq!(send(&mut server, opcode::READLINK, link, &[]).body(), b"bin/again");
+    assert_eq!(send(&mut server, opcode::READLINK, 1, &[]), Answer::Error(Errno::INVAL));
 }
 
 #[test]
@@ -570,10 +449,7 @@ fn a_read_is_cut_to_the_room_there_is() {
     let mut server = ready();
     let big = node(&mut server, 1, "big");
     let request = message(opcode::READ, big, &read_body(4096, u32::MAX));
-    assert_eq!(
-        send_raw(&mut server, &request, 16 + 33),
-        Answer::Body(vec![b'a'; 33])
-    );
+    assert_eq!(send_raw(&mut server, &request, 16 + 33), Answer::Body(vec![b'a'; 33]));
 }
 
 #[test]
@@ -588,11 +464,7 @@ fn only_files_are_read() {
 fn list(body: &[u8], plus: bool) -> Vec<(String, u64, u32, u64, bool)> {
     let (mut rest, mut listed) = (body, Vec::new());
     while !rest.is_empty() {
-        let entry = if plus {
-            rest.split_off(..ENTRY_LEN).unwrap()
-        } else {
-            &[0; 8]
-        };
+        let entry = if plus { rest.split_off(..ENTRY_LEN).unwrap() } else { &[0; 8] };
         let mut take = Take(rest);
         let (node, offset) = (take.u64().unwrap(), take.u64().unwrap());
         let (len, kind) = (take.u32().unwrap() as usize, take.u32().unwrap());
@@ -651,20 +523,11 @@ fn a_listing_with_attributes_has_them_for_all_but_the_dots() {
 fn a_listing_from_behind_the_end_is_empty_and_one_without_room_an_error() {
     let mut server = ready();
     for offset in [8, 9, 1 << 32, u64::MAX] {
-        assert_eq!(
-            send(&mut server, opcode::READDIR, 1, &read_body(offset, 4096)).body(),
-            b""
-        );
+        assert_eq!(send(&mut server, opcode::READDIR, 1, &read_body(offset, 4096)).body(), b"");
     }
-    assert_eq!(
-        send(&mut server, opcode::READDIR, 1, &read_body(0, 31)),
-        Answer::Error(Errno::INVAL)
-    );
+    assert_eq!(send(&mut server, opcode::READDIR, 1, &read_body(0, 31)), Answer::Error(Errno::INVAL));
     let hello = node(&mut server, 1, "hello");
-    assert_eq!(
-        send(&mut server, opcode::READDIR, hello, &read_body(0, 99)),
-        Answer::Error(Errno::NOTDIR)
-    );
+    assert_eq!(send(&mut server, opcode::READDIR, hello, &read_body(0, 99)), Answer::Error(Errno::NOTDIR));
 }
 
 fn get_xattr(server: &mut Server, node: u64, name: &[u8], size: u32) -> Answer {
@@ -676,38 +539,20 @@ fn get_xattr(server: &mut Server, node: u64, name: &[u8], size: u32) -> Answer {
 fn an_attribute_tells_its_size_to_who_asks_for_none_of_it() {
     let mut server = ready();
     let hello = node(&mut server, 1, "hello");
-    assert_eq!(
-        halves(&get_xattr(&mut server, hello, b"user.a", 0).body()),
-        [5, 0]
-    );
-    assert_eq!(
-        get_xattr(&mut server, hello, b"user.a", 4),
-        Answer::Error(Errno::RANGE)
-    );
+    assert_eq!(halves(&get_xattr(&mut server, hello, b"user.a", 0).body()), [5, 0]);
+    assert_eq!(get_xattr(&mut server, hello, b"user.a", 4), Answer::Error(Errno::RANGE));
     assert_eq!(get_xattr(&mut server, hello, b"user.a", 5).body(), b"12345");
     assert_eq!(get_xattr(&mut server, hello, b"user.b/c", 100).body(), b"");
-    assert_eq!(
-        get_xattr(&mut server, hello, b"user.c", 100),
-        Answer::Error(Errno::NODATA)
-    );
-    assert_eq!(
-        get_xattr(&mut server, hello, b"", 100),
-        Answer::Error(Errno::INVAL)
-    );
+    assert_eq!(get_xattr(&mut server, hello, b"user.c", 100), Answer::Error(Errno::NODATA));
+    assert_eq!(get_xattr(&mut server, hello, b"", 100), Answer::Error(Errno::INVAL));
 }
 
 #[test]
 fn the_list_of_attributes_is_sized_the_same_way() {
     let mut server = ready();
     let hello = node(&mut server, 1, "hello");
-    let mut list = |node, size: u32| {
-        send(
-            &mut server,
-            opcode::LISTXATTR,
-            node,
-            &[size.to_le_bytes(), [0; 4]].concat(),
-        )
-    };
+    let mut list =
+        |node, size: u32| send(&mut server, opcode::LISTXATTR, node, &[size.to_le_bytes(), [0; 4]].concat());
     assert_eq!(halves(&list(hello, 0).body()), [16, 0]);
     assert_eq!(list(hello, 15), Answer::Error(Errno::RANGE));
     assert_eq!(list(hello, 16).body(), b"user.a\0user.b/c\0");
@@ -771,11 +616,7 @@ fn rooms_of_every_size_get_an_error_an_answer_or_silence() {
     for code in 1..64 {
         for room in (0..=200).chain([4096]) {
             let answer = send_raw(&mut server, &message(code, 1, &read_body(0, 4096)), room);
-            assert_eq!(
-                answer == Answer::Silence,
-                room < 16 || [2, 36, 42].contains(&code),
-                "opcode {code}"
-            );
+            assert_eq!(answer == Answer::Silence, room < 16 || [2, 36, 42].contains(&code), "opcode {code}");
             if code == opcode::DESTROY && room >= 16 {
                 server = ready();
             }

@@ -31,8 +31,7 @@ fn refused(writer: Writer) -> String {
 }
 
 fn find(index: &Index<Vec<u8>>, path: &str) -> Option<Ino> {
-    path.split('/')
-        .try_fold(Ino::ROOT, |dir, name| index.lookup(dir, name.as_bytes()))
+    path.split('/').try_fold(Ino::ROOT, |dir, name| index.lookup(dir, name.as_bytes()))
 }
 
 fn contents((index, data): &Layer, path: &str) -> Vec<u8> {
@@ -53,9 +52,7 @@ fn contents((index, data): &Layer, path: &str) -> Vec<u8> {
 
 #[test]
 fn contents_of_every_size_come_back() {
-    let sizes = [
-        0usize, 1, 511, 512, 513, 4095, 4096, 4097, 65_535, 65_536, 65_537, 200_000,
-    ];
+    let sizes = [0usize, 1, 511, 512, 513, 4095, 4096, 4097, 65_535, 65_536, 65_537, 200_000];
     let pattern: Vec<u8> = (0..200_000u32).map(|n| n.to_le_bytes()[0] | 1).collect();
     let mut writer = Writer::default();
     for size in sizes {
@@ -67,9 +64,7 @@ fn contents_of_every_size_come_back() {
     }
     for size in [4096, 65_536, 200_000] {
         let ino = find(&layer.0, &format!("f{size}")).unwrap();
-        let Some(Content::Extents(extents)) = layer.0.content(ino) else {
-            panic!("inline")
-        };
+        let Some(Content::Extents(extents)) = layer.0.content(ino) else { panic!("inline") };
         assert_eq!(extents.get(0).unwrap().data_offset % 4096, 0);
     }
 }
@@ -79,11 +74,7 @@ fn zeros_are_not_stored() {
     let mut holey = vec![0; 1 << 20];
     holey[0] = 1;
     holey[700_000] = 2;
-    let layer = good(
-        Writer::default()
-            .file("holey", &holey)
-            .file("zeros", &vec![0; 1 << 20]),
-    );
+    let layer = good(Writer::default().file("holey", &holey).file("zeros", &vec![0; 1 << 20]));
     assert!(layer.1.len() <= 2 * 65_536 + 4096);
     assert_eq!(contents(&layer, "holey"), holey);
     assert_eq!(contents(&layer, "zeros"), vec![0; 1 << 20]);
@@ -91,17 +82,13 @@ fn zeros_are_not_stored() {
 
 #[test]
 fn a_sparse_file_costs_what_is_in_it() {
-    let records: &[(&str, &[u8])] = &[
-        ("GNU.sparse.map", b"0,5,5000000000,5"),
-        ("GNU.sparse.size", b"6000000000"),
-    ];
+    let records: &[(&str, &[u8])] =
+        &[("GNU.sparse.map", b"0,5,5000000000,5"), ("GNU.sparse.size", b"6000000000")];
     let (index, data) = good(Writer::default().pax(records).file("f", b"hellothere"));
     let ino = find(&index, "f").unwrap();
     assert_eq!(index.inode(ino).unwrap().size, 6_000_000_000);
     assert!(data.len() <= 3 * 65_536);
-    let Some(Content::Extents(extents)) = index.content(ino) else {
-        panic!("inline")
-    };
+    let Some(Content::Extents(extents)) = index.content(ino) else { panic!("inline") };
     let last = extents.from(5_000_000_000).next().unwrap();
     let at = usize::try_from(last.data_offset + 5_000_000_000 - last.file_offset).unwrap();
     assert_eq!(&data[at..at + 5], b"there");
@@ -109,12 +96,7 @@ fn a_sparse_file_costs_what_is_in_it() {
 
 #[test]
 fn names_may_be_written_in_several_ways() {
-    let (index, _) = good(
-        Writer::default()
-            .folder("./")
-            .file("./a/./b//c", b"x")
-            .folder("a/"),
-    );
+    let (index, _) = good(Writer::default().folder("./").file("./a/./b//c", b"x").folder("a/"));
     assert!(find(&index, "a/b/c").is_some());
     assert_eq!(index.entries(Ino::ROOT).count(), 1);
 }
@@ -135,28 +117,17 @@ fn names_that_lead_elsewhere_are_refused() {
 #[test]
 fn nothing_is_written_through_a_link_that_leads_out() {
     for target in ["/etc", "..", "../..", "a/../../..", "/"] {
-        for entry in ["esc/x", "esc/.wh.x", "esc/.wh..wh..opq", "d/../esc/x"]
-            .iter()
-            .filter(|e| !e.contains(".."))
+        for entry in
+            ["esc/x", "esc/.wh.x", "esc/.wh..wh..opq", "d/../esc/x"].iter().filter(|e| !e.contains(".."))
         {
             let message = refused(Writer::default().symlink("esc", target).file(entry, b""));
             assert!(message.contains("`esc`"), "{target} {message}");
         }
         refused(Writer::default().symlink("esc", target).folder("esc/d"));
         refused(Writer::default().symlink("esc", target).link("x", "esc/passwd"));
-        refused(
-            Writer::default()
-                .symlink("esc", target)
-                .symlink("two", "esc")
-                .file("two/x", b""),
-        );
+        refused(Writer::default().symlink("esc", target).symlink("two", "esc").file("two/x", b""));
     }
-    refused(
-        Writer::default()
-            .symlink("a", "b")
-            .symlink("b", "a")
-            .file("a/x", b""),
-    );
+    refused(Writer::default().symlink("a", "b").symlink("b", "a").file("a/x", b""));
 }
 
 #[test]
@@ -179,13 +150,7 @@ fn a_link_to_be_followed_later_is_not_followed_now() {
 
 #[test]
 fn hard_links_lead_to_files_of_the_tree() {
-    let (index, _) = good(
-        Writer::default()
-            .file("a", b"x")
-            .link("b", "a")
-            .link("c", "/a")
-            .link("d", "./b"),
-    );
+    let (index, _) = good(Writer::default().file("a", b"x").link("b", "a").link("c", "/a").link("d", "./b"));
     let a = find(&index, "a");
     assert!(["b", "c", "d"].iter().all(|name| find(&index, name) == a));
     assert_eq!(index.inode(a.unwrap()).unwrap().nlink, 4);
@@ -198,12 +163,7 @@ fn hard_links_lead_to_files_of_the_tree() {
 
 #[test]
 fn whiteouts_name_something() {
-    good(
-        Writer::default()
-            .file(".wh.a", b"")
-            .file("d/.wh..wh..opq", b"")
-            .file(".wh..wh.plnk", b""),
-    );
+    good(Writer::default().file(".wh.a", b"").file("d/.wh..wh..opq", b"").file(".wh..wh.plnk", b""));
     for name in [".wh.", ".wh..", ".wh...", ".wh.a/b"] {
         refused(Writer::default().file(name, b""));
     }
@@ -241,10 +201,7 @@ fn devices_keep_their_numbers() {
     };
     let (index, _) = good(device(b"0000001\0", b"0000003\0"));
     let inode = index.inode(find(&index, "dev").unwrap()).unwrap();
-    assert_eq!(
-        (inode.kind, inode.rdev),
-        (Kind::CharDevice, Device { major: 1, minor: 3 })
-    );
+    assert_eq!((inode.kind, inode.rdev), (Kind::CharDevice, Device { major: 1, minor: 3 }));
     assert!(refused(device(b"0010000\0", b"0000003\0")).contains("out of range"));
     assert!(refused(device(b"0000001\0", b"4000000\0")).contains("out of range"));
 }
@@ -272,11 +229,8 @@ fn compression_is_told_by_content() {
     let plain = Writer::default().file("f", b"contents").end();
     let members = [gzip(&plain[..700]), gzip(&plain[700..])].concat();
     let zstd = zstd::encode_all(&plain[..], 3).unwrap();
-    let frames = [
-        zstd::encode_all(&plain[..700], 3).unwrap(),
-        zstd::encode_all(&plain[700..], 3).unwrap(),
-    ]
-    .concat();
+    let frames =
+        [zstd::encode_all(&plain[..700], 3).unwrap(), zstd::encode_all(&plain[700..], 3).unwrap()].concat();
     for bytes in [plain.clone(), gzip(&plain), members, zstd, frames] {
         let (result, _) = unpack(&bytes[..], Vec::new(), &Limits::default()).unwrap();
         assert_eq!(result.diff_id, Digest::of(&plain));
@@ -295,23 +249,12 @@ fn streams_cut_short_are_refused() {
 
 #[test]
 fn a_layer_larger_than_allowed_is_refused() {
-    let limits = Limits {
-        layer_bytes: 1 << 20,
-        ..Limits::default()
-    };
-    let many = (0..30)
-        .fold(Writer::default(), |w, n| w.file(&format!("f{n}"), &[0; 40_000]))
-        .end();
-    for bytes in [
-        gzip(&many),
-        Writer::default().header(b'0', "f", "", 1 << 40).end(),
-    ] {
+    let limits = Limits { layer_bytes: 1 << 20, ..Limits::default() };
+    let many = (0..30).fold(Writer::default(), |w, n| w.file(&format!("f{n}"), &[0; 40_000])).end();
+    for bytes in [gzip(&many), Writer::default().header(b'0', "f", "", 1 << 40).end()] {
         let error = unpack(&bytes[..], Vec::new(), &limits).unwrap_err();
         let cause = error.source().unwrap();
-        assert!(
-            format!("{cause} {:?}", cause.source()).contains("1048576 bytes allowed"),
-            "{cause}"
-        );
+        assert!(format!("{cause} {:?}", cause.source()).contains("1048576 bytes allowed"), "{cause}");
     }
 }
 
@@ -339,10 +282,7 @@ fn a_bomb_is_refused_before_it_fills_the_disk() {
 }
 
 fn name() -> impl Strategy<Value = String> {
-    prop_oneof![
-        "[ab./]{1,8}",
-        "(a|b|\\.wh\\.a|\\.wh\\.\\.wh\\.\\.opq)(/(a|b|\\.\\.|\\.wh\\.b)){0,4}"
-    ]
+    prop_oneof!["[ab./]{1,8}", "(a|b|\\.wh\\.a|\\.wh\\.\\.wh\\.\\.opq)(/(a|b|\\.\\.|\\.wh\\.b)){0,4}"]
 }
 
 proptest! {

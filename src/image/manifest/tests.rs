@@ -25,10 +25,7 @@ fn oci_and_docker_manifests_are_read() {
     assert!(matches!(parsed(MANIFEST, &manifest()), Ok(Parsed::Manifest(_))));
     let docker = json!({"schemaVersion": 2, "mediaType": DOCKER_MANIFEST, "config": blob(DOCKER_CONFIG),
         "layers": [blob(&format!("{DOCKER_LAYER}.gzip"))]});
-    assert!(matches!(
-        parsed(DOCKER_MANIFEST, &docker),
-        Ok(Parsed::Manifest(_))
-    ));
+    assert!(matches!(parsed(DOCKER_MANIFEST, &docker), Ok(Parsed::Manifest(_))));
     let index = json!({"schemaVersion": 2, "manifests": [blob(MANIFEST)]});
     assert!(matches!(parsed(INDEX, &index), Ok(Parsed::Index(_))));
 }
@@ -59,10 +56,7 @@ fn layers_that_cannot_be_used_are_refused_by_number() {
         assert_eq!(error.kind(), Kind::Unsupported);
         assert!(error.to_string().contains("layer 2 of 2"), "{error}");
     }
-    assert_eq!(
-        parsed(MANIFEST, &with("layers", json!([]))).unwrap_err().kind(),
-        Kind::Invalid
-    );
+    assert_eq!(parsed(MANIFEST, &with("layers", json!([]))).unwrap_err().kind(), Kind::Invalid);
     assert!(parsed(MANIFEST, &with("config", blob(LAYER))).is_err());
 }
 
@@ -80,22 +74,11 @@ fn the_manifest_for_this_host_is_chosen() {
         urls: Vec::new(),
         annotations: BTreeMap::new(),
     };
-    let host = Platform {
-        os: "linux".to_owned(),
-        architecture: "amd64".to_owned(),
-        variant: None,
-    };
-    let all = [
-        of("linux", "arm64", None),
-        of("linux", "amd64", Some("v3")),
-        of("linux", "amd64", None),
-    ];
+    let host = Platform { os: "linux".to_owned(), architecture: "amd64".to_owned(), variant: None };
+    let all = [of("linux", "arm64", None), of("linux", "amd64", Some("v3")), of("linux", "amd64", None)];
     assert_eq!(choose(&all, &host).unwrap(), &all[2]);
     assert_eq!(choose(&all[..2], &host).unwrap(), &all[1]);
     let unknown = of("unknown", "unknown", None);
     let error = choose(&[all[0].clone(), unknown], &host).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "the image is for linux/arm64; this host needs linux/amd64"
-    );
+    assert_eq!(error.to_string(), "the image is for linux/arm64; this host needs linux/amd64");
 }

@@ -35,11 +35,7 @@ fn configuration(diff_ids: &[String]) -> Vec<u8> {
 
 impl Archive {
     fn new(layers: &[Writer]) -> Self {
-        let mut archive = Self {
-            members: Writer::default(),
-            layers: Vec::new(),
-            diff_ids: Vec::new(),
-        };
+        let mut archive = Self { members: Writer::default(), layers: Vec::new(), diff_ids: Vec::new() };
         for layer in layers {
             let bytes = layer.clone().end();
             archive.members = put(archive.members, &bytes);
@@ -59,21 +55,13 @@ impl Archive {
             entry["annotations"] = json!({REF_NAME: name});
         }
         let index = json!({"schemaVersion": 2, "manifests": [entry]}).to_string();
-        put(put(self.members, &config), &manifest)
-            .file("index.json", index.as_bytes())
-            .end()
+        put(put(self.members, &config), &manifest).file("index.json", index.as_bytes()).end()
     }
 }
 
 fn layers() -> [Writer; 2] {
-    let lower = Writer::default()
-        .folder("etc")
-        .file("etc/a", b"one")
-        .file("etc/b", b"two");
-    [
-        lower,
-        Writer::default().file("etc/.wh.a", b"").file("c", &[7; 5000]),
-    ]
+    let lower = Writer::default().folder("etc").file("etc/a", b"one").file("etc/b", b"two");
+    [lower, Writer::default().file("etc/.wh.a", b"").file("c", &[7; 5000])]
 }
 
 fn store() -> (TempDir, Store) {
@@ -95,22 +83,14 @@ fn files(dir: &Path) -> BTreeSet<PathBuf> {
 }
 
 fn names(image: &Image) -> Vec<String> {
-    tree::lines(image)
-        .unwrap()
-        .map(|line| line.unwrap().split(' ').next().unwrap().to_owned())
-        .collect()
+    tree::lines(image).unwrap().map(|line| line.unwrap().split(' ').next().unwrap().to_owned()).collect()
 }
 
 #[test]
 fn a_loaded_image_is_found_by_its_name_and_by_its_digest() {
     let (_dir, store) = store();
-    let loaded = store
-        .load_reader(&Archive::new(&layers()).end(Some("app:1"))[..], &mut ())
-        .unwrap();
-    assert_eq!(
-        loaded[0].reference.as_ref().unwrap().to_string(),
-        "docker.io/library/app:1"
-    );
+    let loaded = store.load_reader(&Archive::new(&layers()).end(Some("app:1"))[..], &mut ()).unwrap();
+    assert_eq!(loaded[0].reference.as_ref().unwrap().to_string(), "docker.io/library/app:1");
     let hex = loaded[0].digest.hex();
     for name in [
         "app:1",
@@ -135,14 +115,10 @@ fn a_loaded_image_is_found_by_its_name_and_by_its_digest() {
 #[test]
 fn an_image_without_a_name_has_a_digest() {
     let (_dir, store) = store();
-    let loaded = store
-        .load_reader(&Archive::new(&layers()).end(None)[..], &mut ())
-        .unwrap();
+    let loaded = store.load_reader(&Archive::new(&layers()).end(None)[..], &mut ()).unwrap();
     assert_eq!(loaded[0].reference, None);
     assert!(store.resolve(&loaded[0].digest.to_string()).is_ok());
-    store
-        .load_reader(&Archive::new(&layers()).end(Some("app"))[..], &mut ())
-        .unwrap();
+    store.load_reader(&Archive::new(&layers()).end(Some("app"))[..], &mut ()).unwrap();
     assert_eq!(store.list().unwrap().len(), 1);
 }
 
@@ -150,12 +126,8 @@ fn an_image_without_a_name_has_a_digest() {
 fn a_name_moves_to_the_image_that_was_loaded_last() {
     let (_dir, store) = store();
     let [first, second] = layers();
-    let old = store
-        .load_reader(&Archive::new(&[first]).end(Some("app"))[..], &mut ())
-        .unwrap();
-    let new = store
-        .load_reader(&Archive::new(&[second]).end(Some("app"))[..], &mut ())
-        .unwrap();
+    let old = store.load_reader(&Archive::new(&[first]).end(Some("app"))[..], &mut ()).unwrap();
+    let new = store.load_reader(&Archive::new(&[second]).end(Some("app"))[..], &mut ()).unwrap();
     assert_eq!(store.resolve("app").unwrap().digest, new[0].digest);
     assert_eq!(store.resolve(&old[0].digest.to_string()).unwrap().reference, None);
     assert_eq!(store.list().unwrap().len(), 2);
@@ -175,10 +147,7 @@ fn what_docker_saves_is_loaded() {
         .file("manifest.json", saved.to_string().as_bytes());
     let loaded = store.load_reader(&archive.end()[..], &mut ()).unwrap();
     assert_eq!(loaded.len(), 2);
-    assert_eq!(
-        names(&store.resolve("me/app:2").unwrap()),
-        ["/", "/c", "/etc", "/etc/b"]
-    );
+    assert_eq!(names(&store.resolve("me/app:2").unwrap()), ["/", "/c", "/etc", "/etc/b"]);
 }
 
 #[test]
@@ -198,15 +167,11 @@ fn a_member_that_is_a_link_out_of_the_archive_is_missing() {
 #[test]
 fn a_load_that_fails_leaves_nothing() {
     let (dir, store) = store();
-    store
-        .load_reader(&Archive::new(&layers()).end(Some("app"))[..], &mut ())
-        .unwrap();
+    store.load_reader(&Archive::new(&layers()).end(Some("app"))[..], &mut ()).unwrap();
     let before = files(dir.path());
     let [good, _] = layers();
     let bad = [good, Writer::default().file("../x", b"")];
-    let error = store
-        .load_reader(&Archive::new(&bad).end(Some("app"))[..], &mut ())
-        .unwrap_err();
+    let error = store.load_reader(&Archive::new(&bad).end(Some("app"))[..], &mut ()).unwrap_err();
     let cause = StdError::source(&error).unwrap().to_string();
     assert!(cause.contains("layer 2 of 2 (sha256:"), "{cause}");
     let mut wrong = Archive::new(&layers());
@@ -221,19 +186,13 @@ fn a_load_that_fails_leaves_nothing() {
 #[test]
 fn what_a_dead_load_left_is_swept() {
     let (dir, store) = store();
-    store
-        .load_reader(&Archive::new(&layers()).end(Some("app"))[..], &mut ())
-        .unwrap();
+    store.load_reader(&Archive::new(&layers()).end(Some("app"))[..], &mut ()).unwrap();
     let before = files(dir.path());
     let dead = store.path("tmp").join("load-1-0");
     fs::create_dir(&dead).unwrap();
     fs::write(dead.join("lock"), b"").unwrap();
     fs::write(dead.join("data-0"), b"half").unwrap();
-    fs::write(
-        store.path(&Place::LayerData(Digest::of(b"moved before it died")).path()),
-        b"",
-    )
-    .unwrap();
+    fs::write(store.path(&Place::LayerData(Digest::of(b"moved before it died")).path()), b"").unwrap();
     drop(store.stage().unwrap());
     assert_eq!(files(dir.path()), before);
     assert!(store.resolve("app").is_ok());
@@ -251,9 +210,7 @@ fn a_load_under_way_is_not_swept() {
 #[test]
 fn nobody_else_can_look_into_the_store() {
     let (dir, store) = store();
-    store
-        .load_reader(&Archive::new(&layers()).end(Some("app"))[..], &mut ())
-        .unwrap();
+    store.load_reader(&Archive::new(&layers()).end(Some("app"))[..], &mut ()).unwrap();
     for path in files(dir.path()) {
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o077, 0, "{}", path.display());
@@ -265,12 +222,7 @@ fn an_image_of_no_use_here_says_so() {
     let (_dir, store) = store();
     let error = store.load_reader(&b"not an archive"[..], &mut ()).unwrap_err();
     assert_eq!(error.kind(), Kind::Invalid);
-    let error = store
-        .load_reader(&Writer::default().file("a", b"").end()[..], &mut ())
-        .unwrap_err();
+    let error = store.load_reader(&Writer::default().file("a", b"").end()[..], &mut ()).unwrap_err();
     assert_eq!(error.kind(), Kind::Invalid);
-    assert_eq!(
-        store.load(Path::new("/no/such"), &mut ()).unwrap_err().kind(),
-        Kind::NotFound
-    );
+    assert_eq!(store.load(Path::new("/no/such"), &mut ()).unwrap_err().kind(), Kind::NotFound);
 }

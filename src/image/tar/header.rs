@@ -41,22 +41,11 @@ impl Block {
     /// The sum of all bytes, those of the sum itself taken as spaces; some old writers summed signed bytes.
     pub(super) fn check(&self) -> Result<(), TarError> {
         let claimed = number(&self.0[CHECKSUM]).ok_or(TarError::Header("checksum"))?;
-        let bytes = self
-            .0
-            .iter()
-            .enumerate()
-            .map(|(n, b)| if CHECKSUM.contains(&n) { b' ' } else { *b });
+        let bytes = self.0.iter().enumerate().map(|(n, b)| if CHECKSUM.contains(&n) { b' ' } else { *b });
         let (unsigned, signed) = bytes.fold((0i64, 0i64), |(unsigned, signed), b| {
-            (
-                unsigned + i64::from(b),
-                signed + i64::from(i8::from_le_bytes([b])),
-            )
+            (unsigned + i64::from(b), signed + i64::from(i8::from_le_bytes([b])))
         });
-        if claimed == unsigned || claimed == signed {
-            Ok(())
-        } else {
-            Err(TarError::Checksum)
-        }
+        if claimed == unsigned || claimed == signed { Ok(()) } else { Err(TarError::Checksum) }
     }
 
     pub(super) fn typeflag(&self) -> u8 {
@@ -95,10 +84,7 @@ impl Block {
             mode: u16::try_from(self.unsigned(MODE, "mode")? & 0o7777).unwrap_or(0),
             uid: self.small(UID, "owner")?,
             gid: self.small(GID, "group")?,
-            mtime: Time {
-                seconds,
-                nanoseconds: 0,
-            },
+            mtime: Time { seconds, nanoseconds: 0 },
             device,
             xattrs: BTreeMap::new(),
             size: 0,
@@ -125,10 +111,7 @@ impl Block {
     fn unsigned(&self, range: Range<usize>, what: &'static str) -> Result<u64, TarError> {
         let number = number(&self.0[range]).ok_or(TarError::Header(what))?;
         // Half the range: no sum with a size can overflow.
-        u64::try_from(number)
-            .ok()
-            .filter(|n| *n < 1 << 62)
-            .ok_or(TarError::Header(what))
+        u64::try_from(number).ok().filter(|n| *n < 1 << 62).ok_or(TarError::Header(what))
     }
 
     fn small(&self, range: Range<usize>, what: &'static str) -> Result<u32, TarError> {
@@ -144,11 +127,7 @@ fn field(bytes: &[u8]) -> &[u8] {
 /// A long name as GNU writes it: NULs at its end only.
 pub(super) fn until_nul(bytes: Vec<u8>) -> Result<Vec<u8>, TarError> {
     let name = field(&bytes);
-    if bytes[name.len()..].iter().any(|b| *b != 0) {
-        Err(TarError::NulInName)
-    } else {
-        Ok(name.to_vec())
-    }
+    if bytes[name.len()..].iter().any(|b| *b != 0) { Err(TarError::NulInName) } else { Ok(name.to_vec()) }
 }
 
 /// The first octal digits between spaces and NULs, or, with the first bit set, a big-endian two's complement.
@@ -156,14 +135,8 @@ pub(super) fn number(bytes: &[u8]) -> Option<i64> {
     let (first, rest) = bytes.split_first()?;
     if first & 0x80 != 0 {
         let negative = first & 0x40 != 0;
-        let start = if negative {
-            i128::from(first & 0x7f) - 128
-        } else {
-            i128::from(first & 0x7f)
-        };
-        let value = rest
-            .iter()
-            .try_fold(start, |n, b| n.checked_mul(256)?.checked_add(i128::from(*b)));
+        let start = if negative { i128::from(first & 0x7f) - 128 } else { i128::from(first & 0x7f) };
+        let value = rest.iter().try_fold(start, |n, b| n.checked_mul(256)?.checked_add(i128::from(*b)));
         return value.and_then(|n| i64::try_from(n).ok());
     }
     let blank = |b: &u8| matches!(b, 0 | b' ');

@@ -45,11 +45,7 @@ pub(crate) enum TarError {
 
 impl From<io::Error> for TarError {
     fn from(e: io::Error) -> Self {
-        if e.kind() == ErrorKind::UnexpectedEof {
-            Self::Truncated
-        } else {
-            Self::Io(e)
-        }
+        if e.kind() == ErrorKind::UnexpectedEof { Self::Truncated } else { Self::Io(e) }
     }
 }
 
@@ -98,13 +94,7 @@ pub(crate) struct Archive<R> {
 
 impl<R: Read> Archive<R> {
     pub(crate) fn new(inner: R) -> Self {
-        Self {
-            inner,
-            left: 0,
-            padding: 0,
-            position: 0,
-            last: (Vec::new(), false),
-        }
+        Self { inner, left: 0, padding: 0, position: 0, last: (Vec::new(), false) }
     }
 
     pub(crate) fn position(&self) -> u64 {
@@ -135,11 +125,7 @@ impl<R: Read> Archive<R> {
         loop {
             let Some(block) = self.header()? else {
                 let dangling = !extended.is_empty() || long_name.is_some() || long_link.is_some();
-                return if dangling {
-                    Err(TarError::Truncated)
-                } else {
-                    Ok(None)
-                };
+                return if dangling { Err(TarError::Truncated) } else { Ok(None) };
             };
             match block.typeflag() {
                 b'x' | b'X' => extended = pax::Records::parse(&self.extension(&block)?)?,
@@ -265,11 +251,7 @@ impl<R: Read> Archive<R> {
     fn skip(&mut self, n: u64) -> Result<(), TarError> {
         let copied = io::copy(&mut self.inner.by_ref().take(n), &mut io::sink())?;
         self.position += copied;
-        if copied == n {
-            Ok(())
-        } else {
-            Err(TarError::Truncated)
-        }
+        if copied == n { Ok(()) } else { Err(TarError::Truncated) }
     }
 }
 

@@ -22,10 +22,7 @@ impl Records {
                 break;
             }
             let (record, rest) = split(bytes).ok_or(TarError::Record(None))?;
-            let equals = record
-                .iter()
-                .position(|b| *b == b'=')
-                .ok_or(TarError::Record(None))?;
+            let equals = record.iter().position(|b| *b == b'=').ok_or(TarError::Record(None))?;
             let (key, value) = (&record[..equals], &record[equals + 1..]);
             if key.is_empty() || key.contains(&0) {
                 return Err(TarError::Record(None));
@@ -43,33 +40,26 @@ impl Records {
     /// The last value of a key; an empty one takes back those before it.
     pub(super) fn get(&self, key: &str) -> Option<&[u8]> {
         let last = self.0.iter().rev().find(|(k, _)| k == key.as_bytes());
-        last.map(|(_, value)| value.as_slice())
-            .filter(|value| !value.is_empty())
+        last.map(|(_, value)| value.as_slice()).filter(|value| !value.is_empty())
     }
 
     /// All values of two keys, in the order they were given.
     pub(super) fn all<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        self.0
-            .iter()
-            .filter_map(move |(k, v)| Some((k.strip_prefix(prefix.as_bytes())?, v.as_slice())))
+        self.0.iter().filter_map(move |(k, v)| Some((k.strip_prefix(prefix.as_bytes())?, v.as_slice())))
     }
 
     pub(super) fn number(&self, key: &str) -> Result<Option<u64>, TarError> {
         let Some(value) = self.get(key) else {
             return Ok(None);
         };
-        decimal(value)
-            .map(Some)
-            .ok_or_else(|| TarError::Record(Some(key.to_owned())))
+        decimal(value).map(Some).ok_or_else(|| TarError::Record(Some(key.to_owned())))
     }
 
     /// Overrules what the block said; `stored` is the length of the contents in the archive.
     pub(super) fn apply(&self, entry: &mut Entry, stored: &mut u64) -> Result<(), TarError> {
         let small = |key: &str| -> Result<Option<u32>, TarError> {
             let number = self.number(key)?;
-            number
-                .map(|n| u32::try_from(n).map_err(|_| TarError::Record(Some(key.to_owned()))))
-                .transpose()
+            number.map(|n| u32::try_from(n).map_err(|_| TarError::Record(Some(key.to_owned())))).transpose()
         };
         for (key, name) in [("path", &mut entry.name), ("linkpath", &mut entry.link)] {
             if let Some(value) = self.get(key) {
@@ -114,10 +104,8 @@ pub(super) fn decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() || text.len() > 19 {
         return None;
     }
-    let digit = |n: u64, b: &u8| {
-        b.is_ascii_digit()
-            .then(|| n.checked_mul(10)?.checked_add(u64::from(b - b'0')))?
-    };
+    let digit =
+        |n: u64, b: &u8| b.is_ascii_digit().then(|| n.checked_mul(10)?.checked_add(u64::from(b - b'0')))?;
     text.iter().try_fold(0u64, digit).filter(|n| *n < 1 << 62)
 }
 
@@ -137,14 +125,8 @@ fn time(text: &[u8]) -> Option<Time> {
     let nanoseconds = digits.fold(0u32, |n, b| n * 10 + u32::from(b - b'0'));
     Some(match (negative, nanoseconds) {
         (false, nanoseconds) => Time { seconds, nanoseconds },
-        (true, 0) => Time {
-            seconds: -seconds,
-            nanoseconds: 0,
-        },
-        (true, nanoseconds) => Time {
-            seconds: -seconds - 1,
-            nanoseconds: 1_000_000_000 - nanoseconds,
-        },
+        (true, 0) => Time { seconds: -seconds, nanoseconds: 0 },
+        (true, nanoseconds) => Time { seconds: -seconds - 1, nanoseconds: 1_000_000_000 - nanoseconds },
     })
 }
 
@@ -174,15 +156,10 @@ fn base64_decoded(text: &[u8]) -> Option<Vec<u8>> {
         b'/' => Some(63),
         _ => None,
     };
-    let text = text
-        .strip_suffix(b"==")
-        .or(text.strip_suffix(b"="))
-        .unwrap_or(text);
+    let text = text.strip_suffix(b"==").or(text.strip_suffix(b"=")).unwrap_or(text);
     let mut out = Vec::with_capacity(text.len() * 3 / 4);
     for group in text.chunks(4) {
-        let bits = group
-            .iter()
-            .try_fold(0u32, |n, b| Some(n << 6 | u32::from(value(*b)?)))?;
+        let bits = group.iter().try_fold(0u32, |n, b| Some(n << 6 | u32::from(value(*b)?)))?;
         let bytes = (bits << (6 * (4 - group.len()))).to_be_bytes();
         out.extend_from_slice(bytes.get(1..group.len())?);
     }

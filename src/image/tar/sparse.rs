@@ -23,10 +23,7 @@ pub(super) fn read<R: Read>(
         (from_contents(archive)?, extended.number("GNU.sparse.realsize")?)
     } else if extended.get("GNU.sparse.map").is_some() || extended.get("GNU.sparse.numblocks").is_some() {
         let size = extended.number("GNU.sparse.size")?;
-        (
-            from_records(extended)?,
-            size.or(extended.number("GNU.sparse.realsize")?),
-        )
+        (from_records(extended)?, size.or(extended.number("GNU.sparse.realsize")?))
     } else if extended.get("GNU.sparse.major").is_some() || block.typeflag() == b'S' {
         return Err(TarError::Sparse("of an unknown version"));
     } else {
@@ -52,17 +49,11 @@ fn check(pieces: &Pieces, size: u64, stored: u64) -> Result<(), TarError> {
         if *offset < end {
             return Err(TarError::Sparse("out of order"));
         }
-        end = offset
-            .checked_add(*len)
-            .filter(|end| *end <= size)
-            .ok_or(TarError::Sparse("beyond its end"))?;
+        end =
+            offset.checked_add(*len).filter(|end| *end <= size).ok_or(TarError::Sparse("beyond its end"))?;
         sum += len;
     }
-    if sum == stored {
-        Ok(())
-    } else {
-        Err(TarError::Sparse("not as long as its contents"))
-    }
+    if sum == stored { Ok(()) } else { Err(TarError::Sparse("not as long as its contents")) }
 }
 
 fn push(pieces: &mut Pieces, piece: (u64, u64)) -> Result<(), TarError> {
@@ -113,17 +104,8 @@ fn from_records(extended: &Records) -> Result<Pieces, TarError> {
         Some(map) => map.split(|b| *b == b',').map(decimal).collect(),
         None => {
             let mut keys = [&b"offset"[..], b"numbytes"].into_iter().cycle();
-            let both = extended
-                .all("GNU.sparse.")
-                .filter(|(k, _)| matches!(*k, b"offset" | b"numbytes"));
-            both.map(|(key, value)| {
-                if keys.next() == Some(key) {
-                    decimal(value)
-                } else {
-                    None
-                }
-            })
-            .collect()
+            let both = extended.all("GNU.sparse.").filter(|(k, _)| matches!(*k, b"offset" | b"numbytes"));
+            both.map(|(key, value)| if keys.next() == Some(key) { decimal(value) } else { None }).collect()
         }
     };
     let numbers = numbers.ok_or(malformed)?;

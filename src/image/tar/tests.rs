@@ -28,27 +28,14 @@ fn time(seconds: i64, nanoseconds: u32) -> Time {
 
 #[test]
 fn what_the_block_says_is_read() {
-    let entries = read(
-        &Writer::default()
-            .file("a", b"contents")
-            .folder("d/")
-            .link("b", "a")
-            .end(),
-    )
-    .unwrap();
+    let entries = read(&Writer::default().file("a", b"contents").folder("d/").link("b", "a").end()).unwrap();
     let (file, contents) = &entries[0];
     assert_eq!(
         (&file.name[..], file.kind, file.size, &contents[..]),
         (&b"a"[..], Type::File, 8, &b"contents"[..])
     );
-    assert_eq!(
-        (file.mode, file.uid, file.gid, file.mtime),
-        (0o644, 1, 2, time(64, 0))
-    );
-    assert_eq!(
-        (entries[1].0.kind, entries[2].0.kind),
-        (Type::Folder, Type::HardLink)
-    );
+    assert_eq!((file.mode, file.uid, file.gid, file.mtime), (0o644, 1, 2, time(64, 0)));
+    assert_eq!((entries[1].0.kind, entries[2].0.kind), (Type::Folder, Type::HardLink));
     assert_eq!(entries[2].0.link, b"a");
 }
 
@@ -85,17 +72,11 @@ fn times_keep_their_nanoseconds() {
         ("-0.000000001", time(-1, 999_999_999)),
         ("5.", time(5, 0)),
     ] {
-        let entry = one(Writer::default()
-            .pax(&[("mtime", text.as_bytes())])
-            .file("f", b""))
-        .unwrap();
+        let entry = one(Writer::default().pax(&[("mtime", text.as_bytes())]).file("f", b"")).unwrap();
         assert_eq!(entry.mtime, want, "{text}");
     }
     for bad in ["1e9", "x", "1.x", "--1", "99999999999999999999"] {
-        assert!(
-            one(Writer::default().pax(&[("mtime", bad.as_bytes())]).file("f", b"")).is_err(),
-            "{bad}"
-        );
+        assert!(one(Writer::default().pax(&[("mtime", bad.as_bytes())]).file("f", b"")).is_err(), "{bad}");
     }
 }
 
@@ -109,10 +90,7 @@ fn gnu_long_names_are_read() {
         .raw(&long)
         .symlink("short", "t"))
     .unwrap();
-    assert_eq!(
-        (&entry.name, &entry.link),
-        (&long[..200].to_vec(), &long[..200].to_vec())
-    );
+    assert_eq!((&entry.name, &entry.link), (&long[..200].to_vec(), &long[..200].to_vec()));
 }
 
 #[test]
@@ -137,10 +115,7 @@ fn all_kinds_of_sparse_files_are_understood() {
         ("GNU.sparse.offset", b"1000"),
         ("GNU.sparse.numbytes", b"5"),
     ];
-    let v01: &[(&str, &[u8])] = &[
-        ("GNU.sparse.map", b"0,5,1000,5,2000,0"),
-        ("GNU.sparse.size", b"2000"),
-    ];
+    let v01: &[(&str, &[u8])] = &[("GNU.sparse.map", b"0,5,1000,5,2000,0"), ("GNU.sparse.size", b"2000")];
     for records in [v00, v01] {
         let entries = read(&Writer::default().pax(records).file("f", b"hellothere").end()).unwrap();
         assert_eq!((&entries[0].0.pieces, entries[0].0.size), (&pieces, 2000));
@@ -155,13 +130,7 @@ fn all_kinds_of_sparse_files_are_understood() {
     let mut contents = b"2\n0\n5\n1000\n5\n".to_vec();
     contents.resize(512, 0);
     contents.extend_from_slice(b"hellothere");
-    let entries = read(
-        &Writer::default()
-            .pax(v10)
-            .file("GNUSparseFile.0/f", &contents)
-            .end(),
-    )
-    .unwrap();
+    let entries = read(&Writer::default().pax(v10).file("GNUSparseFile.0/f", &contents).end()).unwrap();
     assert_eq!(
         (&entries[0].0.pieces, &entries[0].0.name[..], entries[0].0.size),
         (&pieces, &b"real"[..], 2000)
@@ -171,29 +140,15 @@ fn all_kinds_of_sparse_files_are_understood() {
 
 #[test]
 fn a_sparse_map_that_cannot_be_is_refused() {
-    for map in [
-        "0,5,3,5",
-        "0,5,1996,5",
-        "0,5",
-        "0,5,1000",
-        "0,20",
-        "x",
-        "0,5,1000,4611686018427387904",
-    ] {
+    for map in ["0,5,3,5", "0,5,1996,5", "0,5", "0,5,1000", "0,20", "x", "0,5,1000,4611686018427387904"] {
         let records: &[(&str, &[u8])] = &[("GNU.sparse.map", map.as_bytes()), ("GNU.sparse.size", b"2000")];
-        assert!(
-            one(Writer::default().pax(records).file("f", b"hellothere")).is_err(),
-            "{map}"
-        );
+        assert!(one(Writer::default().pax(records).file("f", b"hellothere")).is_err(), "{map}");
     }
 }
 
 #[test]
 fn an_entry_that_only_claims_contents_has_none() {
-    let bytes = Writer::default()
-        .header(b'5', "d", "", 1000)
-        .file("f", b"x")
-        .end();
+    let bytes = Writer::default().header(b'5', "d", "", 1000).file("f", b"x").end();
     assert_eq!(read(&bytes).unwrap().len(), 2);
 }
 
@@ -206,14 +161,8 @@ fn malformed_archives_are_refused() {
     let whole = good.clone().end();
     assert!(matches!(read(&whole[..700]), Err(TarError::Truncated)));
     assert!(matches!(read(&whole[..100]), Err(TarError::Truncated)));
-    assert!(matches!(
-        read(&[whole.clone(), b"x".to_vec()].concat()),
-        Err(TarError::Trailer(_))
-    ));
-    assert!(matches!(
-        read(&[whole, vec![0; 5000]].concat()),
-        Err(TarError::Trailer(_))
-    ));
+    assert!(matches!(read(&[whole.clone(), b"x".to_vec()].concat()), Err(TarError::Trailer(_))));
+    assert!(matches!(read(&[whole, vec![0; 5000]].concat()), Err(TarError::Trailer(_))));
     let large = Writer::default().header(b'x', "P", "", 1 << 30).end();
     assert!(matches!(read(&large), Err(TarError::HeaderTooLarge(_))));
     let dangling = Writer::default().pax(&[("path", b"x")]).end();
@@ -222,10 +171,7 @@ fn malformed_archives_are_refused() {
         let bytes = Writer::default().pax(&[(nul, b"a\0b")]).symlink("f", "t");
         assert!(matches!(one(bytes), Err(TarError::NulInName)));
     }
-    assert!(matches!(
-        one(Writer::default().header(b'V', "v", "", 0)),
-        Err(TarError::Type(b'V'))
-    ));
+    assert!(matches!(one(Writer::default().header(b'V', "v", "", 0)), Err(TarError::Type(b'V'))));
 }
 
 #[test]

@@ -28,12 +28,7 @@ impl Writer {
         let mut block = [0; 512];
         block[..name.len()].copy_from_slice(name.as_bytes());
         block[157..157 + link.len()].copy_from_slice(link.as_bytes());
-        for (at, text) in [
-            (100, "0000644"),
-            (108, "0000001"),
-            (116, "0000002"),
-            (136, "00000000100"),
-        ] {
+        for (at, text) in [(100, "0000644"), (108, "0000001"), (116, "0000002"), (136, "00000000100")] {
             block[at..at + text.len()].copy_from_slice(text.as_bytes());
         }
         if size < 1 << 33 {

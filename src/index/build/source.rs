@@ -44,20 +44,12 @@ impl Source for Tree {
 
     fn extents(&self, node: u32) -> Result<Vec<Extent>, BuildError> {
         let (first, count) = halves(self.record(node)?.payload);
-        let all = self
-            .extents
-            .get(at(first)..)
-            .and_then(|rest| rest.get(..at(count)));
+        let all = self.extents.get(at(first)..).and_then(|rest| rest.get(..at(count)));
         let all = all.ok_or(BuildError::Corrupt("extents"))?.iter();
         Ok(all
             .map(|&(file_offset, len, place)| {
                 let (layer, data_offset) = from_place(place);
-                Extent {
-                    file_offset,
-                    len,
-                    layer,
-                    data_offset,
-                }
+                Extent { file_offset, len, layer, data_offset }
             })
             .collect())
     }
@@ -67,9 +59,6 @@ impl Source for Tree {
     }
 
     fn xattrs(&self, node: u32) -> Result<Option<(u64, &[u8])>, BuildError> {
-        Ok(self
-            .xattrs
-            .get(&node)
-            .map(|&(offset, len)| (u64::from(offset), self.sets.get(offset, len))))
+        Ok(self.xattrs.get(&node).map(|&(offset, len)| (u64::from(offset), self.sets.get(offset, len))))
     }
 }

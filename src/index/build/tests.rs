@@ -21,12 +21,7 @@ fn image() -> Tree {
 }
 
 fn any() -> Attributes {
-    Attributes {
-        mode: 0o644,
-        uid: 7,
-        gid: 8,
-        ..Attributes::default()
-    }
+    Attributes { mode: 0o644, uid: 7, gid: 8, ..Attributes::default() }
 }
 
 #[derive(Debug, Clone)]
@@ -67,12 +62,7 @@ fn pieces() -> impl Strategy<Value = Thing> {
         let mut end = 0;
         let mut extents = Vec::new();
         for (gap, len, data_offset) in pieces {
-            extents.push(Extent {
-                file_offset: end + gap,
-                len,
-                layer: 0,
-                data_offset,
-            });
+            extents.push(Extent { file_offset: end + gap, len, layer: 0, data_offset });
             end += gap + len;
         }
         Thing::File(end + rest, extents)
@@ -117,10 +107,7 @@ fn same_attributes(index: &Index<Vec<u8>>, inode: &Inode, attributes: &Attribute
         uid: inode.uid,
         gid: inode.gid,
         mtime: inode.mtime,
-        xattrs: index
-            .xattrs(inode.ino)
-            .map(|(n, v)| (n.to_vec(), v.to_vec()))
-            .collect(),
+        xattrs: index.xattrs(inode.ino).map(|(n, v)| (n.to_vec(), v.to_vec())).collect(),
     };
     assert_eq!(&have, attributes);
 }
@@ -145,9 +132,7 @@ fn compare(index: &Index<Vec<u8>>, dir: Ino, things: &BTreeMap<Vec<u8>, (Attribu
             },
             Thing::File(size, extents) => {
                 assert_eq!(inode.size, *size);
-                let Content::Extents(have) = index.content(ino).unwrap() else {
-                    panic!("inline")
-                };
+                let Content::Extents(have) = index.content(ino).unwrap() else { panic!("inline") };
                 assert_eq!(have.iter().collect::<Vec<_>>(), *extents);
                 for offset in 0..*size + 1 {
                     let after = |e: &&Extent| e.file_offset + e.len > offset;
@@ -166,17 +151,8 @@ fn use_everything(bytes: Vec<u8>) {
     let Ok(index) = Index::open(bytes) else { return };
     let _ = index.verify();
     for ino in (0..40).chain([u32::MAX]).map(Ino) {
-        let _ = (
-            index.inode(ino),
-            index.parent(ino),
-            index.link_target(ino),
-            index.lookup(ino, b"b"),
-        );
-        let _ = (
-            index.entries(ino).take(10_000).count(),
-            index.entry_at(ino, 3),
-            index.xattr(ino, b"x"),
-        );
+        let _ = (index.inode(ino), index.parent(ino), index.link_target(ino), index.lookup(ino, b"b"));
+        let _ = (index.entries(ino).take(10_000).count(), index.entry_at(ino, 3), index.xattr(ino, b"x"));
         if let Some(Content::Extents(extents)) = index.content(ino) {
             let _ = extents.from(3).take(10_000).count();
         }
@@ -254,15 +230,9 @@ fn a_name_given_again_leaves_nothing_of_what_it_was() {
 fn names_a_folder_cannot_have_are_refused() {
     let mut tree = image();
     for name in [&b""[..], b".", b"..", b"a/b", b"a\0b", &[b'a'; 256]] {
-        assert!(matches!(
-            tree.put(Tree::ROOT, name, &any(), Body::Fifo),
-            Err(BuildError::BadName)
-        ));
+        assert!(matches!(tree.put(Tree::ROOT, name, &any(), Body::Fifo), Err(BuildError::BadName)));
         assert!(matches!(tree.enter(Tree::ROOT, name), Err(BuildError::BadName)));
-        assert!(matches!(
-            tree.whiteout(Tree::ROOT, name),
-            Err(BuildError::BadName)
-        ));
+        assert!(matches!(tree.whiteout(Tree::ROOT, name), Err(BuildError::BadName)));
     }
     tree.put(Tree::ROOT, &[b'a'; 255], &any(), Body::Fifo).unwrap();
     written(&tree);
@@ -299,8 +269,5 @@ fn a_path_longer_than_linux_allows_is_not_written() {
     for _ in 0..3000 {
         folder = tree.enter(folder, b"d").unwrap();
     }
-    assert!(matches!(
-        tree.write(&mut Vec::new()),
-        Err(BuildError::PathTooLong { .. })
-    ));
+    assert!(matches!(tree.write(&mut Vec::new()), Err(BuildError::PathTooLong { .. })));
 }

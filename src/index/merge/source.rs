@@ -41,9 +41,7 @@ impl Source for Merged<'_> {
             return Ok(Record::IMPLICIT);
         }
         let (layer, ino) = self.locate(looks).ok_or(BuildError::Corrupt("a node"))?;
-        let (mut record, ..) = self.views[layer]
-            .record(ino)
-            .ok_or(BuildError::Corrupt("a node"))?;
+        let (mut record, ..) = self.views[layer].record(ino).ok_or(BuildError::Corrupt("a node"))?;
         record.marks &= marks::IMPLICIT;
         if record.layout == layout::ONE {
             let (_, offset) = from_place(record.payload);
@@ -54,30 +52,22 @@ impl Source for Merged<'_> {
 
     fn blob(&self, node: u32) -> Result<&[u8], BuildError> {
         let (layer, ino) = self.locate(node).ok_or(BuildError::Corrupt("a node"))?;
-        self.views[layer]
-            .blob_of(ino)
-            .ok_or(BuildError::Corrupt("contents"))
+        self.views[layer].blob_of(ino).ok_or(BuildError::Corrupt("contents"))
     }
 
     fn extents(&self, node: u32) -> Result<Vec<Extent>, BuildError> {
         let (layer, ino) = self.locate(node).ok_or(BuildError::Corrupt("a node"))?;
         match self.views[layer].content(ino) {
-            Some(Content::Extents(extents)) => Ok(extents
-                .iter()
-                .map(|e| Extent {
-                    layer: number(layer),
-                    ..e
-                })
-                .collect()),
+            Some(Content::Extents(extents)) => {
+                Ok(extents.iter().map(|e| Extent { layer: number(layer), ..e }).collect())
+            }
             _ => Err(BuildError::Corrupt("contents")),
         }
     }
 
     fn extent_count(&self, node: u32) -> Result<u32, BuildError> {
         let (layer, ino) = self.locate(node).ok_or(BuildError::Corrupt("a node"))?;
-        let (record, ..) = self.views[layer]
-            .record(ino)
-            .ok_or(BuildError::Corrupt("a node"))?;
+        let (record, ..) = self.views[layer].record(ino).ok_or(BuildError::Corrupt("a node"))?;
         Ok(halves(record.payload).1)
     }
 

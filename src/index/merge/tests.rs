@@ -62,10 +62,7 @@ impl Model {
 
     fn put(&mut self, path: &[u8], thing: Thing) {
         self.make_parents(path);
-        let both = matches!(
-            (&thing, self.things.get(path)),
-            (Thing::Folder(_), Some(Thing::Folder(_)))
-        );
+        let both = matches!((&thing, self.things.get(path)), (Thing::Folder(_), Some(Thing::Folder(_))));
         if !both {
             self.remove(path);
         }
@@ -76,12 +73,10 @@ impl Model {
 
     fn whiteout(&mut self, path: &[u8], itself: bool) {
         let upper = &self.upper;
-        self.things
-            .retain(|p, _| !p.starts_with(path) || upper.contains(p) || (!itself && p == path));
+        self.things.retain(|p, _| !p.starts_with(path) || upper.contains(p) || (!itself && p == path));
         // What is above something kept was kept; what is beneath something removed goes too.
         let kept: BTreeSet<_> = self.things.keys().cloned().collect();
-        self.things
-            .retain(|p, _| (1..p.len()).all(|n| kept.contains(&p[..n])));
+        self.things.retain(|p, _| (1..p.len()).all(|n| kept.contains(&p[..n])));
         for (p, thing) in &mut self.things {
             let beneath = p.starts_with(path) && p != path;
             if beneath && matches!(thing, Thing::Folder(_)) && !self.described.contains(p) {
@@ -136,11 +131,7 @@ fn apply(model: &mut Model, tree: &mut Tree, entry: &Entry, id: u32) {
     if !model.reachable(path) || blocked(tree, path) {
         return;
     }
-    let attributes = Attributes {
-        mode: 0o755,
-        uid: id,
-        ..Attributes::default()
-    };
+    let attributes = Attributes { mode: 0o755, uid: id, ..Attributes::default() };
     let (&[name], way) = (path.last_chunk::<1>().unwrap(), path.as_slice());
     let body = match entry {
         Entry::Folder(_) => Body::Folder,
@@ -271,11 +262,7 @@ proptest! {
 }
 
 fn any() -> Attributes {
-    Attributes {
-        mode: 0o755,
-        uid: 5,
-        ..Attributes::default()
-    }
+    Attributes { mode: 0o755, uid: 5, ..Attributes::default() }
 }
 
 fn with(build: impl FnOnce(&mut Tree)) -> Index<Vec<u8>> {
@@ -285,8 +272,7 @@ fn with(build: impl FnOnce(&mut Tree)) -> Index<Vec<u8>> {
 }
 
 fn look_up(index: &Index<Vec<u8>>, path: &str) -> Option<Ino> {
-    path.split('/')
-        .try_fold(Ino::ROOT, |dir, name| index.lookup(dir, name.as_bytes()))
+    path.split('/').try_fold(Ino::ROOT, |dir, name| index.lookup(dir, name.as_bytes()))
 }
 
 #[test]
@@ -331,12 +317,7 @@ fn a_link_to_nothing_is_refused_by_layer_and_path() {
 
 #[test]
 fn an_undescribed_folder_over_a_symlink_means_where_it_leads_within_the_root() {
-    for target in [
-        &b"usr/bin"[..],
-        b"/usr/bin",
-        b"../../../usr/bin",
-        b"/../usr/./bin",
-    ] {
+    for target in [&b"usr/bin"[..], b"/usr/bin", b"../../../usr/bin", b"/../usr/./bin"] {
         let lower = with(|t| {
             let usr = t.put(Tree::ROOT, b"usr", &any(), Body::Folder).unwrap();
             let bin = t.put(usr, b"bin", &any(), Body::Folder).unwrap();
@@ -353,10 +334,7 @@ fn an_undescribed_folder_over_a_symlink_means_where_it_leads_within_the_root() {
         assert!(look_up(&index, "usr/bin/new").is_some());
         assert!(look_up(&index, "usr/bin/sh").is_some());
         assert!(look_up(&index, "usr/bin/old").is_none());
-        assert_eq!(
-            index.inode(look_up(&index, "bin").unwrap()).unwrap().kind,
-            Kind::Symlink
-        );
+        assert_eq!(index.inode(look_up(&index, "bin").unwrap()).unwrap().kind, Kind::Symlink);
         assert_eq!(index.inode(look_up(&index, "usr/bin").unwrap()).unwrap().uid, 5);
     }
 }
@@ -370,10 +348,7 @@ fn a_described_folder_takes_a_symlinks_place() {
         t.put(Tree::ROOT, b"bin", &any(), Body::Folder).unwrap();
     });
     let index = merged(&[lower, upper]);
-    assert_eq!(
-        index.inode(look_up(&index, "bin").unwrap()).unwrap().kind,
-        Kind::Folder
-    );
+    assert_eq!(index.inode(look_up(&index, "bin").unwrap()).unwrap().kind, Kind::Folder);
 }
 
 #[test]
@@ -396,39 +371,13 @@ fn forty_layers_keep_their_places_in_their_own_data() {
         .map(|n| {
             with(|t| {
                 let extents = [
-                    Extent {
-                        file_offset: 0,
-                        len: 10,
-                        layer: 0,
-                        data_offset: 4096,
-                    },
-                    Extent {
-                        file_offset: 8192,
-                        len: 1,
-                        layer: 0,
-                        data_offset: 8192,
-                    },
+                    Extent { file_offset: 0, len: 10, layer: 0, data_offset: 4096 },
+                    Extent { file_offset: 8192, len: 1, layer: 0, data_offset: 8192 },
                 ];
-                t.put(
-                    Tree::ROOT,
-                    &[b'a', n + 1],
-                    &any(),
-                    Body::File {
-                        size: 10,
-                        extents: &extents[..1],
-                    },
-                )
-                .unwrap();
-                t.put(
-                    Tree::ROOT,
-                    &[b'b', n + 1],
-                    &any(),
-                    Body::File {
-                        size: 9000,
-                        extents: &extents,
-                    },
-                )
-                .unwrap();
+                t.put(Tree::ROOT, &[b'a', n + 1], &any(), Body::File { size: 10, extents: &extents[..1] })
+                    .unwrap();
+                t.put(Tree::ROOT, &[b'b', n + 1], &any(), Body::File { size: 9000, extents: &extents })
+                    .unwrap();
             })
         })
         .collect();
@@ -437,9 +386,7 @@ fn forty_layers_keep_their_places_in_their_own_data() {
     for n in 0..40u8 {
         for (name, pieces) in [(b'a', 1), (b'b', 2)] {
             let ino = index.lookup(Ino::ROOT, &[name, n + 1]).unwrap();
-            let Some(Content::Extents(extents)) = index.content(ino) else {
-                panic!("not in pieces")
-            };
+            let Some(Content::Extents(extents)) = index.content(ino) else { panic!("not in pieces") };
             assert_eq!(extents.len(), pieces);
             assert!(extents.iter().all(|e| e.layer == u16::from(n)));
         }

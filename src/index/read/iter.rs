@@ -66,12 +66,7 @@ impl<'a> Extents<'a> {
             Pieces::Table(table) => decode_extent(table.get(n.checked_mul(EXTENT_LEN)?..)?.first_chunk()?),
         };
         let (layer, data_offset) = from_place(place);
-        Some(Extent {
-            file_offset,
-            len,
-            layer,
-            data_offset,
-        })
+        Some(Extent { file_offset, len, layer, data_offset })
     }
 
     /// The pieces that end after `offset`, in order: where a read at `offset` begins. By binary search.
@@ -79,9 +74,7 @@ impl<'a> Extents<'a> {
         let (mut low, mut high) = (0, self.len());
         while low < high {
             let middle = low + (high - low) / 2;
-            let ends_after = self
-                .get(middle)
-                .is_some_and(|e| e.file_offset.saturating_add(e.len) > offset);
+            let ends_after = self.get(middle).is_some_and(|e| e.file_offset.saturating_add(e.len) > offset);
             if ends_after {
                 high = middle;
             } else {
@@ -106,10 +99,7 @@ pub struct Xattrs<'a> {
 impl<'a> Xattrs<'a> {
     pub(super) fn parse(set: &'a [u8]) -> Option<Self> {
         let (count, rest) = set.split_first_chunk()?;
-        Some(Self {
-            left: u16::from_le_bytes(*count),
-            rest,
-        })
+        Some(Self { left: u16::from_le_bytes(*count), rest })
     }
 
     fn take(&mut self) -> Option<(&'a [u8], &'a [u8])> {

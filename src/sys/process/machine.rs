@@ -22,11 +22,7 @@ struct PoolInfo {
 pub fn add_entropy(random: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
     let bytes = &bytes[..bytes.len().min(MOST_ENTROPY)];
     let len = c_int::try_from(bytes.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let mut info = PoolInfo {
-        bits: len * 8,
-        bytes: len,
-        data: [0; MOST_ENTROPY],
-    };
+    let mut info = PoolInfo { bits: len * 8, bytes: len, data: [0; MOST_ENTROPY] };
     info.data[..bytes.len()].copy_from_slice(bytes);
     // SAFETY: for this request the kernel reads two ints and as many bytes as the second says, which are there.
     match unsafe { libc::ioctl(random.as_raw_fd(), RNDADDENTROPY, &raw const info) } {

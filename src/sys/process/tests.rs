@@ -16,9 +16,7 @@ fn with_one_thread<T>(test: impl FnOnce(&mut OneThread) -> T) -> T {
 }
 
 fn wait(child: &Child) -> WaitIdStatus {
-    waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED)
-        .unwrap()
-        .unwrap()
+    waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED).unwrap().unwrap()
 }
 
 #[test]
@@ -73,9 +71,7 @@ fn a_copy_changes_its_own_memory_only() {
 fn a_limit_is_the_processs_own() {
     let before = read_to_string("/proc/self/limits").unwrap();
     let (child, result) = with_one_thread(|one| {
-        one.spawn_shared(Namespaces::NONE, || {
-            set_limit(libc::RLIMIT_CORE, 0, 0).and(set_limit(99, 0, 0))
-        })
+        one.spawn_shared(Namespaces::NONE, || set_limit(libc::RLIMIT_CORE, 0, 0).and(set_limit(99, 0, 0)))
     })
     .unwrap();
     assert_eq!(result.unwrap().unwrap_err().kind(), io::ErrorKind::InvalidInput);

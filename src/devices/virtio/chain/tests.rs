@@ -11,19 +11,9 @@ fn memory() -> GuestMemory {
 /// A table at 0 with these descriptors, and the chain that begins with the first.
 fn walk(memory: &GuestMemory, descriptors: &[Descriptor]) -> Result<Chain, Broken> {
     for (index, descriptor) in (0u64..).zip(descriptors) {
-        memory
-            .write_obj(*descriptor, GuestAddress(index * DESCRIPTOR_LEN))
-            .unwrap();
+        memory.write_obj(*descriptor, GuestAddress(index * DESCRIPTOR_LEN)).unwrap();
     }
-    Chain::walk(
-        memory,
-        Table {
-            addr: GuestAddress(0),
-            size: 64,
-        },
-        0,
-        Buffer::default(),
-    )
+    Chain::walk(memory, Table { addr: GuestAddress(0), size: 64 }, 0, Buffer::default())
 }
 
 /// Each buffer with its place, length and whether the device writes it.
@@ -42,11 +32,7 @@ fn a_buffer_may_span_regions_that_touch() {
     let chain = walk(&memory, &linked(&[(0xfff0, 32, true)])).unwrap();
     assert_eq!(chain.write(&memory, 0, &[7; 40]), 32);
     assert_eq!(
-        chain
-            .writable_slices(&memory, 0, 32)
-            .iter()
-            .map(VolatileSlice::len)
-            .collect::<Vec<_>>(),
+        chain.writable_slices(&memory, 0, 32).iter().map(VolatileSlice::len).collect::<Vec<_>>(),
         [16, 16]
     );
     let mut seen = [0; 34];
@@ -70,15 +56,9 @@ fn reads_and_writes_stop_at_the_end_of_their_part() {
 fn the_memory_of_a_chain_serves_the_next() {
     let memory = memory();
     let chain = walk(&memory, &linked(&[(0x1000, 10, false), (0x2000, 20, true)])).unwrap();
-    let table = Table {
-        addr: GuestAddress(0),
-        size: 64,
-    };
+    let table = Table { addr: GuestAddress(0), size: 64 };
     let again = Chain::walk(&memory, table, 1, chain.into_scratch()).unwrap();
-    assert_eq!(
-        (again.head(), again.readable_len(), again.writable_len()),
-        (1, 0, 20)
-    );
+    assert_eq!((again.head(), again.readable_len(), again.writable_len()), (1, 0, 20));
 }
 
 proptest! {

@@ -74,23 +74,13 @@ pub struct Driver {
 impl Driver {
     pub fn new(device: Box<dyn VirtioDevice>) -> Self {
         let low = (GuestAddress(0), usize::try_from(LOW_END).unwrap());
-        let high = (
-            GuestAddress(HIGH_START),
-            usize::try_from(HIGH_END - HIGH_START).unwrap(),
-        );
+        let high = (GuestAddress(HIGH_START), usize::try_from(HIGH_END - HIGH_START).unwrap());
         let memory = GuestMemory::from_ranges(&[low, high]).unwrap();
         let irq = EventFd::new(EFD_NONBLOCK).unwrap();
         let sizes = device.queue_sizes().to_vec();
         let transport = MmioTransport::new(device, memory.clone(), irq.try_clone().unwrap()).unwrap();
         let zeros = vec![0; sizes.len()];
-        Self {
-            transport,
-            memory,
-            irq,
-            sizes,
-            available: zeros.clone(),
-            seen: zeros,
-        }
+        Self { transport, memory, irq, sizes, available: zeros.clone(), seen: zeros }
     }
 
     pub fn queues(&self) -> usize {
@@ -152,10 +142,7 @@ impl Driver {
     /// Every queue at its place, with empty rings, and ready.
     pub fn set_up_queues(&mut self) {
         assert!(
-            self.queue_state()
-                .iter()
-                .zip(&self.sizes)
-                .all(|(state, max)| *state == (u32::from(*max), 0))
+            self.queue_state().iter().zip(&self.sizes).all(|(state, max)| *state == (u32::from(*max), 0))
         );
         self.write_queues();
         assert!(self.queue_state().iter().all(|(_, ready)| *ready == 1));
@@ -172,11 +159,8 @@ impl Driver {
                 .unwrap();
             self.write(registers::QUEUE_SEL, u32::try_from(queue).unwrap());
             self.write(registers::QUEUE_NUM, u32::from(self.sizes[queue]));
-            let places = [
-                (registers::DESC_LOW, desc),
-                (registers::DRIVER_LOW, avail),
-                (registers::DEVICE_LOW, used),
-            ];
+            let places =
+                [(registers::DESC_LOW, desc), (registers::DRIVER_LOW, avail), (registers::DEVICE_LOW, used)];
             for (register, address) in places {
                 self.write(register, u32::try_from(address).unwrap());
                 self.write(register + 4, 0);
@@ -191,10 +175,7 @@ impl Driver {
         selected
             .map(|queue| {
                 self.write(registers::QUEUE_SEL, queue);
-                (
-                    self.read(registers::QUEUE_NUM_MAX),
-                    self.read(registers::QUEUE_READY),
-                )
+                (self.read(registers::QUEUE_NUM_MAX), self.read(registers::QUEUE_READY))
             })
             .collect()
     }
@@ -218,9 +199,7 @@ impl Driver {
 
     pub fn set_available_index(&mut self, queue: usize, index: u16) {
         self.available[queue] = index;
-        self.memory
-            .write_obj(index, GuestAddress(rings(queue).1 + 2))
-            .unwrap();
+        self.memory.write_obj(index, GuestAddress(rings(queue).1 + 2)).unwrap();
         // Before the device's wish to be kicked is read, as a driver must (§2.7.10).
         fence(Ordering::SeqCst);
     }
@@ -262,11 +241,7 @@ impl Driver {
             if let Some(used) = self.take_used(queue) {
                 return used;
             }
-            assert!(
-                started.elapsed() < PATIENCE,
-                "no answer; status {:#x}",
-                self.read(registers::STATUS)
-            );
+            assert!(started.elapsed() < PATIENCE, "no answer; status {:#x}", self.read(registers::STATUS));
             thread::yield_now();
         }
     }
@@ -337,12 +312,9 @@ pub fn any_accesses() -> impl Strategy<Value = Vec<(u64, u32)>> {
         any::<u32>(),
     ];
     let offset = prop_oneof![8 => known, 1 => 0u64..0x200, 1 => any::<u64>()];
-    let likely = value.clone().prop_map(|value| {
-        (
-            registers::STATUS,
-            [1, 3, 11, 15][usize::try_from(value % 4).unwrap()],
-        )
-    });
+    let likely = value
+        .clone()
+        .prop_map(|value| (registers::STATUS, [1, 3, 11, 15][usize::try_from(value % 4).unwrap()]));
     prop::collection::vec(prop_oneof![4 => (offset, value), 1 => likely], 0..200)
 }
 

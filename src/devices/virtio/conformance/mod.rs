@@ -7,10 +7,7 @@
 //! `serves` are the queues whose chains the device takes as soon as they are there; of a broken one in those it must say
 //! so. In the others it may find out later, or never.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test's scaffolding, built outside of tests for fuzzing only"
-)]
+#![allow(clippy::unwrap_used, reason = "a test's scaffolding, built outside of tests for fuzzing only")]
 
 pub mod driver;
 pub mod shapes;
@@ -36,11 +33,7 @@ pub fn it_says_what_it_is(make: Make) {
     assert_eq!(driver.read(registers::STATUS), 0);
     for (select, expected) in [(1, 1), (2, 0), (u32::MAX, 0)] {
         driver.write(registers::DEVICE_FEATURES_SEL, select);
-        assert_eq!(
-            driver.read(registers::DEVICE_FEATURES),
-            expected,
-            "features word {select}"
-        );
+        assert_eq!(driver.read(registers::DEVICE_FEATURES), expected, "features word {select}");
     }
 }
 
@@ -85,32 +78,15 @@ pub fn it_starts_and_stops_any_number_of_times(make: Make) {
 
 pub fn it_does_not_start_on_a_queue_that_is_not_right(make: Make) {
     let max = u32::from(make().queue_sizes()[0]);
-    let sizes = [
-        0,
-        3,
-        max + 1,
-        max * 2,
-        0x8000,
-        0xffff,
-        0x1_0000,
-        0x1_0000 + max,
-        u32::MAX,
-    ];
+    let sizes = [0, 3, max + 1, max * 2, 0x8000, 0xffff, 0x1_0000, 0x1_0000 + max, u32::MAX];
     for size in sizes {
         assert_refused(make, registers::QUEUE_NUM, size);
     }
     let low = [registers::DESC_LOW, registers::DRIVER_LOW, registers::DEVICE_LOW];
     for register in low {
-        for address in [
-            0,
-            1,
-            0x9001,
-            driver::LOW_END,
-            driver::LOW_END - 16,
-            driver::HIGH_END,
-            0xffff_fff0,
-            0xffff_ffff,
-        ] {
+        for address in
+            [0, 1, 0x9001, driver::LOW_END, driver::LOW_END - 16, driver::HIGH_END, 0xffff_fff0, 0xffff_ffff]
+        {
             assert_refused(make, register, u32::try_from(address).unwrap());
         }
         for high in [1, 0x7fff_ffff, u32::MAX] {
@@ -128,11 +104,7 @@ fn assert_refused(make: Make, register: u64, value: u32) {
     driver.write(registers::QUEUE_READY, 0);
     driver.write(register, value);
     driver.write(registers::QUEUE_READY, 1);
-    assert_eq!(
-        driver.read(registers::QUEUE_READY),
-        0,
-        "register {register:#x} = {value:#x}"
-    );
+    assert_eq!(driver.read(registers::QUEUE_READY), 0, "register {register:#x} = {value:#x}");
     driver.write(registers::STATUS, 15);
     assert_eq!(
         driver.read(registers::STATUS),
@@ -168,10 +140,7 @@ pub fn its_queues_stand_still_outside_their_window(make: Make) {
 
 /// Ready is ready: what is written afterwards, in the window or not, is not what the device gets.
 pub fn its_ready_queues_stand_still_in_their_window(make: Make) {
-    for register in registers::OF_A_QUEUE
-        .into_iter()
-        .filter(|register| *register != registers::QUEUE_READY)
-    {
+    for register in registers::OF_A_QUEUE.into_iter().filter(|register| *register != registers::QUEUE_READY) {
         let mut driver = Driver::new(make());
         driver.reach(11);
         driver.write(register, u32::MAX);
@@ -253,12 +222,7 @@ pub fn it_survives_malformed_chains(make: Make, serves: &[usize]) {
             }
             driver.stop_within(STOP_LIMIT);
             driver.start();
-            assert_eq!(
-                driver.read(registers::STATUS),
-                15,
-                "{} in queue {queue}",
-                shape.name
-            );
+            assert_eq!(driver.read(registers::STATUS), 15, "{} in queue {queue}", shape.name);
         }
     }
 }
@@ -297,9 +261,8 @@ pub fn it_can_be_reset_with_work_under_way(make: Make) {
 pub fn no_sequence_of_accesses_upsets_it(make: Make, accesses: &[(u64, u32)]) {
     let started = Instant::now();
     let mut driver = Driver::new(make());
-    driver.reach(accesses.first().map_or(0, |(_, value)| {
-        [0, 3, 11, 15][usize::try_from(value % 4).unwrap()]
-    }));
+    driver
+        .reach(accesses.first().map_or(0, |(_, value)| [0, 3, 11, 15][usize::try_from(value % 4).unwrap()]));
     for (offset, value) in accesses {
         driver.write(*offset, *value);
         driver.read(*offset);

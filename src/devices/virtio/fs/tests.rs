@@ -25,33 +25,13 @@ fn device() -> Fs {
     let mut layer = tempfile::tempfile().unwrap();
     layer.write_all(&data).unwrap();
     let mut tree = Tree::new(Use::Image, 1 << 20);
-    let attributes = Attributes {
-        mode: 0o755,
-        ..Attributes::default()
-    };
-    let extents = [Extent {
-        file_offset: HOLE,
-        len: FILE_LEN - 2 * HOLE,
-        layer: 0,
-        data_offset: 0,
-    }];
+    let attributes = Attributes { mode: 0o755, ..Attributes::default() };
+    let extents = [Extent { file_offset: HOLE, len: FILE_LEN - 2 * HOLE, layer: 0, data_offset: 0 }];
     tree.describe_root(&attributes).unwrap();
-    tree.put(
-        Tree::ROOT,
-        b"f",
-        &attributes,
-        Body::File {
-            size: FILE_LEN,
-            extents: &extents,
-        },
-    )
-    .unwrap();
+    tree.put(Tree::ROOT, b"f", &attributes, Body::File { size: FILE_LEN, extents: &extents }).unwrap();
     let mut index = Vec::new();
     tree.write(&mut index).unwrap();
-    Fs::new(
-        "image",
-        IndexServer::new(Index::open(index).unwrap(), vec![layer]),
-    )
+    Fs::new("image", IndexServer::new(Index::open(index).unwrap(), vec![layer]))
 }
 
 fn byte(offset: u64) -> u8 {
@@ -60,12 +40,7 @@ fn byte(offset: u64) -> u8 {
 
 fn message(code: u32, node: u64, body: &[u8]) -> Vec<u8> {
     let len = u32::try_from(IN_HEADER_LEN + body.len()).unwrap();
-    let header = Put::<IN_HEADER_LEN>::new()
-        .u32(len)
-        .u32(code)
-        .u64(99)
-        .u64(node)
-        .pad(IN_HEADER_LEN);
+    let header = Put::<IN_HEADER_LEN>::new().u32(len).u32(code).u64(99).u64(node).pad(IN_HEADER_LEN);
     [header.as_bytes(), body].concat()
 }
 
@@ -74,15 +49,8 @@ const INIT: [u32; 4] = [7, 41, 1 << 17, u32::MAX];
 fn started() -> Driver {
     let mut driver = Driver::new(Box::new(device()));
     driver.start();
-    let body: Vec<u8> = INIT
-        .iter()
-        .flat_map(|word| word.to_le_bytes())
-        .chain([0; 48])
-        .collect();
-    assert_eq!(
-        ask(&mut driver, &message(opcode::INIT, 0, &body), &[16, 64]).len(),
-        80
-    );
+    let body: Vec<u8> = INIT.iter().flat_map(|word| word.to_le_bytes()).chain([0; 48]).collect();
+    assert_eq!(ask(&mut driver, &message(opcode::INIT, 0, &body), &[16, 64]).len(), 80);
     driver
 }
 
@@ -95,12 +63,7 @@ fn ask(driver: &mut Driver, request: &[u8], room: &[u32]) -> Vec<u8> {
     for part in [header, body].into_iter().filter(|part| !part.is_empty()) {
         driver.memory.write_slice(part, GuestAddress(at)).unwrap();
         let flags = if index == last { 0 } else { NEXT };
-        driver.describe(
-            REQUESTS,
-            index,
-            (at, u32::try_from(part.len()).unwrap()),
-            (flags, index + 1),
-        );
+        driver.describe(REQUESTS, index, (at, u32::try_from(part.len()).unwrap()), (flags, index + 1));
         at += u64::try_from(part.len()).unwrap();
         index += 1;
     }
@@ -129,20 +92,12 @@ fn ask(driver: &mut Driver, request: &[u8], room: &[u32]) -> Vec<u8> {
 }
 
 fn read_body(offset: u64, size: u32) -> Vec<u8> {
-    Put::<40>::new()
-        .u64(0)
-        .u64(offset)
-        .u32(size)
-        .pad(40)
-        .as_bytes()
-        .to_vec()
+    Put::<40>::new().u64(0).u64(offset).u32(size).pad(40).as_bytes().to_vec()
 }
 
 fn expected(offset: u64, len: u64) -> Vec<u8> {
     let hole = |at| !(HOLE..FILE_LEN - HOLE).contains(&at);
-    (offset..(offset + len).min(FILE_LEN))
-        .map(|at| if hole(at) { 0 } else { byte(at) })
-        .collect()
+    (offset..(offset + len).min(FILE_LEN)).map(|at| if hole(at) { 0 } else { byte(at) }).collect()
 }
 
 #[test]
@@ -168,34 +123,13 @@ fn a_name_is_found() {
 #[test]
 fn contents_arrive_in_the_guests_pages_whatever_their_shape() {
     let mut driver = started();
-    let shapes: [&[u32]; 5] = [
-        &[16, 4096],
-        &[16, 4096, 4096, 4096],
-        &[16, 1, 1, 4094, 4096],
-        &[7, 9, 5000],
-        &[20, 100, 8192],
-    ];
+    let shapes: [&[u32]; 5] =
+        [&[16, 4096], &[16, 4096, 4096, 4096], &[16, 1, 1, 4094, 4096], &[7, 9, 5000], &[20, 100, 8192]];
     for room in shapes {
         let size = room.iter().sum::<u32>() - 16;
-        for offset in [
-            0,
-            HOLE - 5,
-            HOLE,
-            HOLE + 1,
-            123_456,
-            FILE_LEN - HOLE - 100,
-            FILE_LEN - 10,
-            FILE_LEN,
-        ] {
-            let answer = ask(
-                &mut driver,
-                &message(opcode::READ, 2, &read_body(offset, size)),
-                room,
-            );
-            assert!(
-                answer[16..] == expected(offset, size.into()),
-                "{room:?} at {offset}"
-            );
+        for offset in [0, HOLE - 5, HOLE, HOLE + 1, 123_456, FILE_LEN - HOLE - 100, FILE_LEN - 10, FILE_LEN] {
+            let answer = ask(&mut driver, &message(opcode::READ, 2, &read_body(offset, size)), room);
+            assert!(answer[16..] == expected(offset, size.into()), "{room:?} at {offset}");
         }
     }
 }
@@ -204,11 +138,7 @@ fn contents_arrive_in_the_guests_pages_whatever_their_shape() {
 fn a_read_fills_every_descriptor_of_the_ring() {
     let mut driver = started();
     let room = [&[16][..], &[1000; 125]].concat();
-    let answer = ask(
-        &mut driver,
-        &message(opcode::READ, 2, &read_body(HOLE - 500, 125_000)),
-        &room,
-    );
+    let answer = ask(&mut driver, &message(opcode::READ, 2, &read_body(HOLE - 500, 125_000)), &room);
     assert!(answer[16..] == expected(HOLE - 500, 125_000));
 }
 
@@ -234,10 +164,7 @@ fn a_request_longer_than_any_is_refused() {
 #[test]
 fn forgetting_goes_by_its_own_queue_and_has_no_answer() {
     let mut driver = started();
-    driver
-        .memory
-        .write_slice(&message(opcode::FORGET, 2, &[0; 8]), GuestAddress(BUFFERS))
-        .unwrap();
+    driver.memory.write_slice(&message(opcode::FORGET, 2, &[0; 8]), GuestAddress(BUFFERS)).unwrap();
     driver.describe(HIPRIO, 0, (BUFFERS, 48), (0, 0));
     driver.offer(HIPRIO, 0);
     driver.kick(HIPRIO);
@@ -256,19 +183,11 @@ fn a_reset_ends_the_session() {
 fn requests_that_wait_are_all_served() {
     let mut driver = started();
     let request = message(opcode::GETATTR, 1, &[0; 16]);
-    driver
-        .memory
-        .write_slice(&request, GuestAddress(BUFFERS))
-        .unwrap();
+    driver.memory.write_slice(&request, GuestAddress(BUFFERS)).unwrap();
     for round in 0u16..300 {
         for slot in (0..64).step_by(2) {
             driver.describe(REQUESTS, slot, (BUFFERS, 56), (NEXT, slot + 1));
-            driver.describe(
-                REQUESTS,
-                slot + 1,
-                (HIGH_START + 256 * u64::from(slot), 120),
-                (WRITE, 0),
-            );
+            driver.describe(REQUESTS, slot + 1, (HIGH_START + 256 * u64::from(slot), 120), (WRITE, 0));
             let index = (round * 32).wrapping_add(slot / 2);
             driver.offer(REQUESTS, slot);
             if driver.avail_event(REQUESTS) == index.wrapping_add(1) {

@@ -73,10 +73,8 @@ impl MmioTransport {
     pub fn new(device: Box<dyn VirtioDevice>, memory: GuestMemory, irq: EventFd) -> io::Result<Self> {
         let sizes = device.queue_sizes();
         let queues = sizes.iter().map(|max| QueueRegisters::new(*max)).collect();
-        let kicks = sizes
-            .iter()
-            .map(|_| EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK))
-            .collect::<io::Result<_>>()?;
+        let kicks =
+            sizes.iter().map(|_| EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)).collect::<io::Result<_>>()?;
         Ok(Self {
             device,
             memory,
@@ -141,11 +139,7 @@ impl MmioTransport {
             QUEUE_READY => self.selected().is_some_and(QueueRegisters::is_ready).into(),
             INTERRUPT_STATUS => self.interrupt.status(),
             STATUS => {
-                let needs_reset = if self.interrupt.is_reset_needed() {
-                    DEVICE_NEEDS_RESET
-                } else {
-                    0
-                };
+                let needs_reset = if self.interrupt.is_reset_needed() { DEVICE_NEEDS_RESET } else { 0 };
                 self.status.bits() | needs_reset
             }
             SHM_LEN_LOW..=SHM_BASE_HIGH if offset.is_multiple_of(4) => u32::MAX,
@@ -204,9 +198,7 @@ impl MmioTransport {
         if !self.status.runs() {
             return;
         }
-        let kick = usize::try_from(value)
-            .ok()
-            .and_then(|index| self.kicks.get(index));
+        let kick = usize::try_from(value).ok().and_then(|index| self.kicks.get(index));
         if let Some(Err(error)) = kick.map(|kick| kick.write(1)) {
             tracing::debug!(%error, "a kick was not counted, so one is already due");
         }
@@ -233,11 +225,7 @@ impl MmioTransport {
     /// The driver is ready. A device that cannot start, or lacks a queue, asks for a reset instead.
     fn start(&mut self) {
         let started = match self.bind() {
-            Some(bound) => self
-                .device
-                .start(bound)
-                .inspect_err(|error| tracing::warn!(%error))
-                .is_ok(),
+            Some(bound) => self.device.start(bound).inspect_err(|error| tracing::warn!(%error)).is_ok(),
             None => false,
         };
         if !started {
@@ -247,23 +235,14 @@ impl MmioTransport {
 
     fn bind(&self) -> Option<Bound> {
         let bind = |(registers, kick): (&QueueRegisters, &EventFd)| {
-            let queue = registers
-                .is_ready()
-                .then(|| registers.build(&self.memory, self.accepted.bits).ok())??;
-            Some(BoundQueue {
-                queue,
-                kick: kick.try_clone().ok()?,
-            })
+            let queue =
+                registers.is_ready().then(|| registers.build(&self.memory, self.accepted.bits).ok())??;
+            Some(BoundQueue { queue, kick: kick.try_clone().ok()? })
         };
         Some(Bound {
             memory: self.memory.clone(),
             features: self.accepted.bits,
-            queues: self
-                .queues
-                .iter()
-                .zip(&self.kicks)
-                .map(bind)
-                .collect::<Option<_>>()?,
+            queues: self.queues.iter().zip(&self.kicks).map(bind).collect::<Option<_>>()?,
             interrupt: self.interrupt.clone(),
         })
     }
@@ -278,9 +257,5 @@ impl Drop for MmioTransport {
 /// The 32 bits of `bits` that a selector register names.
 fn word(bits: u64, select: u32) -> u32 {
     let shifted = if select == 1 { bits >> 32 } else { bits };
-    if select > 1 {
-        0
-    } else {
-        u32::try_from(shifted & u64::from(u32::MAX)).unwrap_or(0)
-    }
+    if select > 1 { 0 } else { u32::try_from(shifted & u64::from(u32::MAX)).unwrap_or(0) }
 }

@@ -38,14 +38,7 @@ pub(super) struct QueueRegisters {
 
 impl QueueRegisters {
     pub(super) fn new(max: u16) -> Self {
-        Self {
-            max,
-            size: 0,
-            descriptors: 0,
-            driver: 0,
-            device: 0,
-            ready: false,
-        }
+        Self { max, size: 0, descriptors: 0, driver: 0, device: 0, ready: false }
     }
 
     pub(super) fn max(&self) -> u16 {

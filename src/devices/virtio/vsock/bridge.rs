@@ -47,12 +47,7 @@ pub(super) struct Bridge {
 impl Bridge {
     pub(super) fn new(socket: UnixStream) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        Ok(Self {
-            connection: Connection::default(),
-            socket,
-            held: VecDeque::new(),
-            readable: true,
-        })
+        Ok(Self { connection: Connection::default(), socket, held: VecDeque::new(), readable: true })
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -86,11 +81,7 @@ impl Bridge {
     /// Passes a payload on, as far as the socket takes it, and holds the rest.
     fn take(&mut self, payload: &[VolatileSlice<'_>]) {
         for slice in payload {
-            let passed = if self.held.is_empty() {
-                self.write_from(slice)
-            } else {
-                0
-            };
+            let passed = if self.held.is_empty() { self.write_from(slice) } else { 0 };
             if self.connection.state() == State::Closed {
                 return;
             }
@@ -234,10 +225,7 @@ impl Bridge {
 
     /// What to wait for, if the guest has (`buffers`) room for packets.
     pub(super) fn interest(&self, buffers: bool) -> Interest {
-        Interest {
-            read: buffers && !self.readable && self.room() > 0,
-            write: !self.held.is_empty(),
-        }
+        Interest { read: buffers && !self.readable && self.room() > 0, write: !self.held.is_empty() }
     }
 
     /// Whether reading is worth a try.

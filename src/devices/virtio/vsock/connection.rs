@@ -84,11 +84,7 @@ pub(super) struct Connection {
 
 impl Default for Connection {
     fn default() -> Self {
-        Self {
-            state: State::Idle,
-            credit: Credit::default(),
-            due: Due::default(),
-        }
+        Self { state: State::Idle, credit: Credit::default(), due: Due::default() }
     }
 }
 

@@ -45,8 +45,7 @@ impl Credit {
 
     /// Bytes the guest has room for.
     pub(super) fn room(&self) -> u32 {
-        self.peer_alloc
-            .saturating_sub(self.sent.wrapping_sub(self.peer_forwarded))
+        self.peer_alloc.saturating_sub(self.sent.wrapping_sub(self.peer_forwarded))
     }
 
     /// `n` bytes go to the guest; the caller asked `room` first.
@@ -95,13 +94,8 @@ mod tests {
     #[test]
     fn counters_wrap_without_losing_a_byte() {
         let start = u32::MAX - 10;
-        let mut credit = Credit {
-            received: start,
-            forwarded: start,
-            told: start,
-            sent: start,
-            ..Credit::default()
-        };
+        let mut credit =
+            Credit { received: start, forwarded: start, told: start, sent: start, ..Credit::default() };
         credit.hear(100, start);
         credit.send(60);
         assert_eq!(credit.room(), 40);

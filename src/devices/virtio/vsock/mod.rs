@@ -53,15 +53,7 @@ impl Vsock {
     /// A device whose guest has the address `cid`. The first stream it opens to `port` of the host is `agent`.
     pub fn new(cid: u64, port: u32, agent: UnixStream) -> io::Result<Self> {
         let muxer = Muxer::new(Address { guest: cid, port }, agent)?;
-        Ok(Self {
-            cid,
-            engine: Engine::Idle(Service {
-                muxer,
-                buffer: None,
-                starved: false,
-                watched: None,
-            }),
-        })
+        Ok(Self { cid, engine: Engine::Idle(Service { muxer, buffer: None, starved: false, watched: None }) })
     }
 }
 
@@ -80,10 +72,7 @@ impl VirtioDevice for Vsock {
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         let config = self.cid.to_le_bytes();
-        let rest = usize::try_from(offset)
-            .ok()
-            .and_then(|offset| config.get(offset..))
-            .unwrap_or_default();
+        let rest = usize::try_from(offset).ok().and_then(|offset| config.get(offset..)).unwrap_or_default();
         for (to, from) in data.iter_mut().zip(rest) {
             *to = *from;
         }

@@ -52,12 +52,7 @@ pub(super) struct Muxer {
 
 impl Muxer {
     pub(super) fn new(address: Address, agent: UnixStream) -> io::Result<Self> {
-        Ok(Self {
-            address,
-            bridge: Bridge::new(agent)?,
-            guest_port: None,
-            refusals: VecDeque::new(),
-        })
+        Ok(Self { address, bridge: Bridge::new(agent)?, guest_port: None, refusals: VecDeque::new() })
     }
 
     /// Whether another packet of the guest's may be looked at: it may need an answer.
@@ -80,11 +75,8 @@ impl Muxer {
         if has_payload && claimed > packet.readable_len() - HEADER_LEN {
             return self.break_off(&header);
         }
-        let payload = if has_payload {
-            packet.readable_slices(memory, HEADER_LEN, claimed)
-        } else {
-            Vec::new()
-        };
+        let payload =
+            if has_payload { packet.readable_slices(memory, HEADER_LEN, claimed) } else { Vec::new() };
         let was_idle = self.bridge.is_idle();
         if self.bridge.hear(&header, &payload) == Heard::Refused {
             return self.refuse(&header);
@@ -134,10 +126,7 @@ impl Muxer {
             return Filled::TooSmall;
         }
         let len = space.min(usize::try_from(self.bridge.room()).unwrap_or(usize::MAX));
-        match self
-            .bridge
-            .read_into(&mut buffer.writable_slices(memory, HEADER_LEN, len))
-        {
+        match self.bridge.read_into(&mut buffer.writable_slices(memory, HEADER_LEN, len)) {
             Input::Bytes(len) => put(memory, buffer, &self.header(Op::Data, 0, len)),
             Input::Nothing => Filled::Nothing,
             Input::Ended => match self.control() {

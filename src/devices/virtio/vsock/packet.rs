@@ -132,10 +132,7 @@ struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
     fn next<const N: usize>(&mut self) -> [u8; N] {
-        let (field, rest) = self
-            .0
-            .split_first_chunk()
-            .expect("the fields add up to HEADER_LEN");
+        let (field, rest) = self.0.split_first_chunk().expect("the fields add up to HEADER_LEN");
         self.0 = rest;
         *field
     }

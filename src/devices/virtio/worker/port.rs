@@ -42,34 +42,15 @@ const OWN: u64 = 1 << 33;
 
 impl Port {
     pub(super) fn new(bound: Bound, stop: Arc<Stop>) -> io::Result<Self> {
-        let Bound {
-            memory,
-            features,
-            queues,
-            interrupt,
-        } = bound;
+        let Bound { memory, features, queues, interrupt } = bound;
         let epoll = Epoll::new()?;
         let add = |fd, token| epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, token));
         add(stop.event.as_raw_fd(), STOP)?;
         for (index, queue) in (0..).zip(&queues) {
             add(queue.kick.as_raw_fd(), index)?;
         }
-        let rings = queues
-            .into_iter()
-            .map(|bound| Ring {
-                bound,
-                listening: true,
-            })
-            .collect();
-        Ok(Self {
-            memory,
-            features,
-            rings,
-            interrupt,
-            epoll,
-            stop,
-            spare: Buffer::default(),
-        })
+        let rings = queues.into_iter().map(|bound| Ring { bound, listening: true }).collect();
+        Ok(Self { memory, features, rings, interrupt, epoll, stop, spare: Buffer::default() })
     }
 
     pub fn memory(&self) -> &GuestMemory {
@@ -143,10 +124,7 @@ impl Port {
             return Ok(());
         };
         let written = u32::try_from(written).unwrap_or(u32::MAX);
-        ring.bound
-            .queue
-            .add_used(&self.memory, chain.head(), written)
-            .map_err(|_| Broken::Ring)?;
+        ring.bound.queue.add_used(&self.memory, chain.head(), written).map_err(|_| Broken::Ring)?;
         self.spare = chain.into_scratch();
         Ok(())
     }
@@ -156,12 +134,7 @@ impl Port {
         let Some(ring) = self.rings.get_mut(queue) else {
             return Ok(());
         };
-        if ring
-            .bound
-            .queue
-            .needs_notification(&self.memory)
-            .map_err(|_| Broken::Ring)?
-        {
+        if ring.bound.queue.needs_notification(&self.memory).map_err(|_| Broken::Ring)? {
             self.interrupt.used_buffer();
         }
         Ok(())
@@ -221,10 +194,7 @@ impl Port {
     fn understand(&self, event: &EpollEvent) -> Option<Wake> {
         let (token, events) = (event.data(), event.event_set());
         if token & OWN != 0 {
-            return Some(Wake::Ready {
-                token: u32::try_from(token & !OWN).ok()?,
-                events,
-            });
+            return Some(Wake::Ready { token: u32::try_from(token & !OWN).ok()?, events });
         }
         let queue = usize::try_from(token).ok()?;
         // The count does not matter; that it is read, and so no longer ready, does.
@@ -245,10 +215,7 @@ impl Port {
 impl Ring {
     fn pop_head(&mut self, memory: &GuestMemory) -> Result<Option<u16>, Broken> {
         if self.listening {
-            self.bound
-                .queue
-                .disable_notification(memory)
-                .map_err(|_| Broken::Ring)?;
+            self.bound.queue.disable_notification(memory).map_err(|_| Broken::Ring)?;
             self.listening = false;
         }
         let head = match self.bound.queue.iter(memory) {
@@ -262,9 +229,6 @@ impl Ring {
     /// Asks to be kicked; gives whether something came before that was seen.
     fn listen(&mut self, memory: &GuestMemory) -> Result<bool, Broken> {
         self.listening = true;
-        self.bound
-            .queue
-            .enable_notification(memory)
-            .map_err(|_| Broken::Ring)
+        self.bound.queue.enable_notification(memory).map_err(|_| Broken::Ring)
     }
 }

@@ -79,27 +79,14 @@ struct Bench {
 fn bench(name: &'static str, watched: Option<UnixStream>) -> Bench {
     let served = Arc::default();
     let (sender, heard) = mpsc::channel();
-    let probe = Probe {
-        served: Arc::clone(&served),
-        watched,
-        heard: sender,
-    };
-    let driver = Driver::new(Box::new(Device {
-        name,
-        engine: Engine::Idle(probe),
-    }));
-    Bench {
-        driver,
-        served,
-        heard,
-    }
+    let probe = Probe { served: Arc::clone(&served), watched, heard: sender };
+    let driver = Driver::new(Box::new(Device { name, engine: Engine::Idle(probe) }));
+    Bench { driver, served, heard }
 }
 
 /// State and ticks of processor time of the threads of this name.
 fn threads(name: &str) -> Vec<(String, u64)> {
-    let tasks = fs::read_dir("/proc/self/task")
-        .unwrap()
-        .map(|task| task.unwrap().path());
+    let tasks = fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
     let stats = tasks.filter_map(|task| fs::read_to_string(task.join("stat")).ok());
     stats
         .filter(|stat| stat.contains(&format!("({name})")))

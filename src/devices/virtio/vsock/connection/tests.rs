@@ -56,13 +56,7 @@ fn after_the_end_everything_is_refused() {
 
 #[test]
 fn what_a_connection_does_not_know_ends_it_with_a_reset() {
-    for op in [
-        Op::Request,
-        Op::Response,
-        Op::Unknown(0),
-        Op::Unknown(8),
-        Op::Unknown(u16::MAX),
-    ] {
+    for op in [Op::Request, Op::Response, Op::Unknown(0), Op::Unknown(8), Op::Unknown(u16::MAX)] {
         let mut connection = connected();
         connection.hear(&header(op, 0, 0));
         assert_eq!(connection.state(), State::Closed, "{op:?}");
@@ -144,13 +138,7 @@ fn a_credit_request_is_answered() {
 /// What can happen to a connection: from the guest, from the host, and to what it holds.
 #[derive(Debug, Clone)]
 enum Step {
-    Hear {
-        op: u16,
-        len: u32,
-        flags: u32,
-        buf_alloc: u32,
-        fwd_cnt: u32,
-    },
+    Hear { op: u16, len: u32, flags: u32, buf_alloc: u32, fwd_cnt: u32 },
     Forward(u32),
     Send(u32),
     Speak,
@@ -188,18 +176,8 @@ struct Ledger {
 impl Ledger {
     fn walk(&mut self, connection: &mut Connection, step: Step) {
         match step {
-            Step::Hear {
-                op,
-                len,
-                flags,
-                buf_alloc,
-                fwd_cnt,
-            } => {
-                let heard = connection.hear(&Header {
-                    buf_alloc,
-                    fwd_cnt,
-                    ..header(op.into(), len, flags)
-                });
+            Step::Hear { op, len, flags, buf_alloc, fwd_cnt } => {
+                let heard = connection.hear(&Header { buf_alloc, fwd_cnt, ..header(op.into(), len, flags) });
                 if heard != Heard::Refused {
                     (self.buf_alloc, self.fwd_cnt) = (buf_alloc, fwd_cnt);
                 }

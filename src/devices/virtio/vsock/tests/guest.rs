@@ -44,15 +44,7 @@ impl Ring {
         let kick = EventFd::new(EFD_NONBLOCK).unwrap();
         let buffers = GuestAddress(BUFFERS + index * SLOT * u64::from(QUEUE_SIZE));
         let base = GuestAddress(RING_SPACE * (index + 1));
-        Self {
-            base,
-            buffers,
-            size,
-            next_descriptor: 0,
-            available: 0,
-            used: 0,
-            kick,
-        }
+        Self { base, buffers, size, next_descriptor: 0, available: 0, used: 0, kick }
     }
 
     fn bound(&self) -> BoundQueue {
@@ -64,10 +56,7 @@ impl Ring {
         queue.set_used_ring_address(at(0x2000), Some(0));
         queue.set_event_idx(true);
         queue.set_ready(true);
-        BoundQueue {
-            queue,
-            kick: self.kick.try_clone().unwrap(),
-        }
+        BoundQueue { queue, kick: self.kick.try_clone().unwrap() }
     }
 
     fn slot(&self, descriptor: u16) -> GuestAddress {
@@ -75,9 +64,7 @@ impl Ring {
     }
 
     fn put(&self, memory: &GuestMemory, index: u16, descriptor: Descriptor) {
-        memory
-            .write_obj(descriptor, self.base.unchecked_add(16 * u64::from(index)))
-            .unwrap();
+        memory.write_obj(descriptor, self.base.unchecked_add(16 * u64::from(index))).unwrap();
     }
 
     /// Makes a chain of buffers of these lengths available; gives its descriptors.
@@ -98,20 +85,14 @@ impl Ring {
 
     fn offer(&mut self, memory: &GuestMemory, head: u16) {
         let entry = 4 + 2 * u64::from(self.available % self.size);
-        memory
-            .write_obj(head, self.base.unchecked_add(0x1000 + entry))
-            .unwrap();
+        memory.write_obj(head, self.base.unchecked_add(0x1000 + entry)).unwrap();
         self.available = self.available.wrapping_add(1);
-        memory
-            .write_obj(self.available, self.base.unchecked_add(0x1002))
-            .unwrap();
+        memory.write_obj(self.available, self.base.unchecked_add(0x1002)).unwrap();
         self.kick.write(1).unwrap();
     }
 
     fn take_used(&mut self, memory: &GuestMemory) -> Option<(u16, usize)> {
-        let index: u16 = memory
-            .load(self.base.unchecked_add(0x2002), Ordering::Acquire)
-            .unwrap();
+        let index: u16 = memory.load(self.base.unchecked_add(0x2002), Ordering::Acquire).unwrap();
         if index == self.used {
             return None;
         }
@@ -173,14 +154,7 @@ impl Guest {
 
     pub(super) fn start(&mut self, queues: Vec<BoundQueue>) {
         let (memory, interrupt) = (self.memory.clone(), self.interrupt.clone());
-        self.device
-            .start(Bound {
-                memory,
-                features: 0,
-                queues,
-                interrupt,
-            })
-            .unwrap();
+        self.device.start(Bound { memory, features: 0, queues, interrupt }).unwrap();
     }
 
     /// Posts `count` receive buffers of `len` bytes.
@@ -206,21 +180,12 @@ impl Guest {
     }
 
     pub(super) fn send(&mut self, op: Op, payload: &[u8]) {
-        let header = Header {
-            len: u32::try_from(payload.len()).unwrap(),
-            ..self.header(op)
-        };
+        let header = Header { len: u32::try_from(payload.len()).unwrap(), ..self.header(op) };
         self.send_header(&header, payload);
     }
 
     pub(super) fn shut_down(&mut self, flags: u32) {
-        self.send_header(
-            &Header {
-                flags,
-                ..self.header(Op::Shutdown)
-            },
-            b"",
-        );
+        self.send_header(&Header { flags, ..self.header(Op::Shutdown) }, b"");
     }
 
     /// A packet in one descriptor for the header and, if there is any, one for the payload.
@@ -231,15 +196,10 @@ impl Guest {
 
     pub(super) fn send_raw(&mut self, parts: &[&[u8]]) {
         let parts: Vec<_> = parts.iter().filter(|part| !part.is_empty()).collect();
-        let lengths: Vec<_> = parts
-            .iter()
-            .map(|part| u32::try_from(part.len()).unwrap())
-            .collect();
+        let lengths: Vec<_> = parts.iter().map(|part| u32::try_from(part.len()).unwrap()).collect();
         // The device may be at it as soon as it is offered: write into the slots first.
         for (index, part) in (self.tx.next_descriptor..).zip(&parts) {
-            self.memory
-                .write_slice(part, self.tx.slot(index % QUEUE_SIZE))
-                .unwrap();
+            self.memory.write_slice(part, self.tx.slot(index % QUEUE_SIZE)).unwrap();
         }
         self.tx.add(&self.memory, &lengths, 0);
         // The slots are few, so no more than a quarter of them is ever under way.
@@ -252,8 +212,7 @@ impl Guest {
     /// Offers a descriptor of the test's own making as a packet.
     pub(super) fn send_descriptor(&mut self, addr: u64, len: u32, flags: u16) {
         let index = self.tx.next_descriptor;
-        self.tx
-            .put(&self.memory, index, Descriptor::new(addr, len, flags, index));
+        self.tx.put(&self.memory, index, Descriptor::new(addr, len, flags, index));
         self.tx.next_descriptor = (index + 1) % QUEUE_SIZE;
         self.tx.offer(&self.memory, index);
     }
