@@ -17,27 +17,13 @@ use std::time::Instant;
 pub(crate) fn run() -> Result<()> {
     let sources = sources::find(&workspace())?;
     let steps: [(&str, &dyn Fn() -> Result<()>); 5] = [
-        ("format (cargo fmt --check)", &|| {
-            cargo(&["fmt", "--all", "--", "--check"])
-        }),
-        ("walls (who may use whom, who may be unsafe)", &|| {
-            findings(walls::check(&workspace(), &sources)?)
-        }),
+        ("format (cargo fmt --check)", &|| cargo(&["fmt", "--all", "--", "--check"])),
+        ("walls (who may use whom, who may be unsafe)", &|| findings(walls::check(&workspace(), &sources)?)),
         ("sizes and heads of files", &|| findings(sizes::check(&sources))),
         ("lints (cargo clippy)", &|| {
-            cargo(&[
-                "clippy",
-                "--workspace",
-                "--all-targets",
-                "--quiet",
-                "--",
-                "--deny",
-                "warnings",
-            ])
+            cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"])
         }),
-        ("documentation (cargo doc)", &|| {
-            cargo(&["doc", "--workspace", "--no-deps", "--quiet"])
-        }),
+        ("documentation (cargo doc)", &|| cargo(&["doc", "--workspace", "--no-deps", "--quiet"])),
     ];
     let mut failed = Vec::new();
     for (name, step) in steps {
@@ -49,18 +35,10 @@ pub(crate) fn run() -> Result<()> {
             say::error(&error);
             failed.push(name);
         }
-        say::line(format_args!(
-            "check: {name}: {verdict} ({:.1} s)",
-            began.elapsed().as_secs_f32()
-        ));
+        say::line(format_args!("check: {name}: {verdict} ({:.1} s)", began.elapsed().as_secs_f32()));
     }
     if !failed.is_empty() {
-        bail!(
-            "{} of {} checks failed: {}",
-            failed.len(),
-            steps.len(),
-            failed.join(", ")
-        );
+        bail!("{} of {} checks failed: {}", failed.len(), steps.len(), failed.join(", "));
     }
     Ok(())
 }
@@ -83,10 +61,7 @@ fn cargo(arguments: &[&str]) -> Result<()> {
 
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command
-        .args(arguments)
-        .current_dir(workspace())
-        .env("RUSTDOCFLAGS", "--deny warnings");
+    command.args(arguments).current_dir(workspace()).env("RUSTDOCFLAGS", "--deny warnings");
     command
 }
 

@@ -55,21 +55,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let binary = build(&folders)?;
     let mut failed = Vec::new();
     for target in targets {
-        let session = Session {
-            folders: &folders,
-            binary: &binary,
-            target: &target,
-        };
+        let session = Session { folders: &folders, binary: &binary, target: &target };
         if !session.fuzz(arguments.seconds)? {
             failed.push(target);
         }
     }
-    ensure!(
-        failed.is_empty(),
-        "found something in {}: see {}",
-        failed.join(", "),
-        folders.finds.display()
-    );
+    ensure!(failed.is_empty(), "found something in {}: see {}", failed.join(", "), folders.finds.display());
     Ok(())
 }
 
@@ -108,10 +99,7 @@ impl Folders {
         }
         all.sort();
         if let Some(unknown) = asked.iter().find(|target| !all.contains(target)) {
-            bail!(
-                "there is no fuzz target `{unknown}`; there are {}",
-                all.join(", ")
-            );
+            bail!("there is no fuzz target `{unknown}`; there are {}", all.join(", "));
         }
         Ok(if asked.is_empty() { all } else { asked.to_vec() })
     }
@@ -121,16 +109,7 @@ impl Folders {
 fn build(folders: &Folders) -> Result<PathBuf> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo
-        .args([
-            "build",
-            "--release",
-            "--features",
-            "libfuzzer",
-            "--bin",
-            "isopod-fuzz",
-            "--target",
-            PLATFORM,
-        ])
+        .args(["build", "--release", "--features", "libfuzzer", "--bin", "isopod-fuzz", "--target", PLATFORM])
         .arg("--target-dir")
         .arg(&folders.build)
         .current_dir(&folders.sources)
@@ -151,10 +130,7 @@ struct Session<'a> {
 impl Session<'_> {
     /// Gives whether it found nothing.
     fn fuzz(&self, seconds: u32) -> Result<bool> {
-        let (corpus, finds) = (
-            self.folder(&self.folders.corpus)?,
-            self.folder(&self.folders.finds)?,
-        );
+        let (corpus, finds) = (self.folder(&self.folders.corpus)?, self.folder(&self.folders.finds)?);
         let log = self.folders.build.join(format!("{}.log", self.target));
         say::line(format_args!("fuzz: {} for {seconds} s", self.target));
         let status = self
@@ -174,9 +150,8 @@ impl Session<'_> {
             .status()
             .with_context(|| format!("cannot run {}", self.binary.display()))?;
         let text = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
-        for line in text
-            .lines()
-            .filter(|line| line.starts_with("stat::number_of_executed") || line.contains("DONE"))
+        for line in
+            text.lines().filter(|line| line.starts_with("stat::number_of_executed") || line.contains("DONE"))
         {
             say::line(format_args!("  {line}"));
         }

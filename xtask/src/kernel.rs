@@ -41,11 +41,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let cache = kernel_config::cache_dir().context("no cache folder: set HOME or XDG_CACHE_HOME")?;
     fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
     let id = kernel_config::id();
-    let place = cache.join(if arguments.debug {
-        format!("{id}-debug")
-    } else {
-        id
-    });
+    let place = cache.join(if arguments.debug { format!("{id}-debug") } else { id });
 
     let _one_at_a_time = lock(&cache.join("lock"))?;
     let vmlinux = place.join("vmlinux");
@@ -75,8 +71,7 @@ fn lock(path: &Path) -> Result<File> {
     let file = File::create(path).with_context(|| format!("cannot make {}", path.display()))?;
     if file.try_lock().is_err() {
         say::line("kernel: waiting for another build");
-        file.lock()
-            .with_context(|| format!("cannot lock {}", path.display()))?;
+        file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
     }
     Ok(file)
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Developer commands, one verb a file: `cargo xtask kernel | rootfs | fuzz | check`.
+//! Developer commands, one verb a file: `cargo xtask kernel | rootfs | bench | fuzz | check`.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod check;
 mod fuzz;
 mod kernel;
@@ -27,6 +28,8 @@ enum Verb {
     Rootfs,
     /// Fuzz the parsers, each target for a while
     Fuzz(fuzz::Arguments),
+    /// Count what things cost, beside their targets
+    Bench(bench::Arguments),
     /// What CI checks: format, lints, walls, sizes, documentation
     Check,
 }
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         Verb::Kernel(arguments) => kernel::run(&arguments),
         Verb::Rootfs => rootfs::run(),
         Verb::Fuzz(arguments) => fuzz::run(&arguments),
+        Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Check => check::run(),
     };
     match result {
@@ -49,8 +53,5 @@ fn main() -> ExitCode {
 
 /// The root of the workspace this was compiled in.
 fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .map(Path::to_path_buf)
-        .unwrap_or_default()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
 }

@@ -33,23 +33,15 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn begin(step: impl Into<String>) -> Self {
-        let mut progress = Self {
-            step: step.into(),
-            began: Instant::now(),
-            said: None,
-            terminal: stderr().is_terminal(),
-        };
+        let mut progress =
+            Self { step: step.into(), began: Instant::now(), said: None, terminal: stderr().is_terminal() };
         progress.update("");
         progress
     }
 
     /// Says how far it is, if it is time to say so again.
     pub(crate) fn update(&mut self, detail: &str) {
-        let pause = if self.terminal {
-            Duration::from_millis(200)
-        } else {
-            Duration::from_secs(20)
-        };
+        let pause = if self.terminal { Duration::from_millis(200) } else { Duration::from_secs(20) };
         if self.said.is_some_and(|said| said.elapsed() < pause) {
             return;
         }
@@ -66,18 +58,11 @@ impl Progress {
 
     pub(crate) fn done(self, detail: &str) {
         let text = self.text(detail);
-        line(format_args!(
-            "{}{text}",
-            if self.terminal { "\r\x1b[2K" } else { "" }
-        ));
+        line(format_args!("{}{text}", if self.terminal { "\r\x1b[2K" } else { "" }));
     }
 
     fn text(&self, detail: &str) -> String {
         let gap = if detail.is_empty() { "" } else { ": " };
-        format!(
-            "{}{gap}{detail} ({:.1} s)",
-            self.step,
-            self.began.elapsed().as_secs_f32()
-        )
+        format!("{}{gap}{detail} ({:.1} s)", self.step, self.began.elapsed().as_secs_f32())
     }
 }

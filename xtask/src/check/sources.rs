@@ -16,11 +16,10 @@ impl Source {
     /// Whether it only tests or measures: in a folder or a file of that name.
     pub(super) fn is_test(&self) -> bool {
         self.path.ends_with("tests.rs")
-            || self.path.components().any(|part| {
-                ["tests", "benches", "fuzz"]
-                    .iter()
-                    .any(|name| part.as_os_str() == *name)
-            })
+            || self
+                .path
+                .components()
+                .any(|part| ["tests", "benches", "fuzz"].iter().any(|name| part.as_os_str() == *name))
     }
 }
 
@@ -34,9 +33,7 @@ pub(super) fn find(root: &Path) -> Result<Vec<Source>> {
             let entry = entry.with_context(|| format!("cannot list {}", folder.display()))?;
             let path = entry.path();
             let name = entry.file_name();
-            let kind = entry
-                .file_type()
-                .with_context(|| format!("cannot look at {}", path.display()))?;
+            let kind = entry.file_type().with_context(|| format!("cannot look at {}", path.display()))?;
             if kind.is_dir() && name != "target" && !name.to_string_lossy().starts_with('.') {
                 folders.push(path);
             } else if kind.is_file() && path.extension().is_some_and(|extension| extension == "rs") {

@@ -30,10 +30,7 @@ pub(super) fn configure(tree: &Path, manifest: &Manifest, debug: bool) -> Result
     let config = fs::read_to_string(tree.join(".config")).context("the merge left no .config")?;
     let refused = refused(&asked, &config);
     if !refused.is_empty() {
-        bail!(
-            "the kernel's configuration did not take these options as asked: {}",
-            refused.join(", ")
-        );
+        bail!("the kernel's configuration did not take these options as asked: {}", refused.join(", "));
     }
     progress.done(&format!("{} options asked for", asked.len()));
     Ok(())
@@ -42,9 +39,7 @@ pub(super) fn configure(tree: &Path, manifest: &Manifest, debug: bool) -> Result
 /// The `CONFIG_X=value` lines; `# CONFIG_X is not set` counts as `n`.
 fn options(text: &str) -> impl Iterator<Item = (&str, &str)> {
     text.lines().filter_map(|line| {
-        let off = line
-            .strip_prefix("# ")
-            .and_then(|line| line.strip_suffix(" is not set"));
+        let off = line.strip_prefix("# ").and_then(|line| line.strip_suffix(" is not set"));
         let option = off.map(|name| (name, "n")).or_else(|| line.split_once('='))?;
         option.0.starts_with("CONFIG_").then_some(option)
     })

@@ -27,10 +27,7 @@ impl Manifest {
     }
 
     pub(super) fn patches(&self) -> Result<Vec<Input>> {
-        self.patches
-            .iter()
-            .map(|name| named(&format!("patches/{name}")))
-            .collect()
+        self.patches.iter().map(|name| named(&format!("patches/{name}"))).collect()
     }
 }
 

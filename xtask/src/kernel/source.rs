@@ -18,14 +18,9 @@ impl Source {
     /// What the developer named, else what Debian's `linux-source` package installed.
     pub(super) fn find(named: Option<&Path>, series: &str) -> Result<Self> {
         if let Some(path) = named {
-            let path = path
-                .canonicalize()
-                .with_context(|| format!("no kernel source at {}", path.display()))?;
-            return Ok(if path.is_dir() {
-                Self::Tree(path)
-            } else {
-                Self::Tarball(path)
-            });
+            let path =
+                path.canonicalize().with_context(|| format!("no kernel source at {}", path.display()))?;
+            return Ok(if path.is_dir() { Self::Tree(path) } else { Self::Tarball(path) });
         }
         let debian = format!("/usr/src/linux-source-{series}");
         for suffix in [".tar.xz", ".tar.gz", ".tar"] {
@@ -57,11 +52,7 @@ impl Source {
             Self::Tarball(from) => {
                 let progress = Progress::begin(format!("kernel: unpacking {}", from.display()));
                 let mut copy = Command::new("tar");
-                copy.arg("-xf")
-                    .arg(from)
-                    .arg("-C")
-                    .arg(&to)
-                    .arg("--strip-components=1");
+                copy.arg("-xf").arg(from).arg("-C").arg(&to).arg("--strip-components=1");
                 (progress, copy, from)
             }
         };
@@ -88,12 +79,7 @@ fn version(tree: &Path) -> Result<String> {
         })
     };
     let part = |name| field(name).with_context(|| format!("its Makefile has no {name}"));
-    Ok(format!(
-        "{}.{}.{}",
-        part("VERSION")?,
-        part("PATCHLEVEL")?,
-        part("SUBLEVEL")?
-    ))
+    Ok(format!("{}.{}.{}", part("VERSION")?, part("PATCHLEVEL")?, part("SUBLEVEL")?))
 }
 
 #[cfg(test)]

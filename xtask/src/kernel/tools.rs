@@ -24,18 +24,10 @@ const COMMANDS: &[(&str, &str)] = &[
 const HEADERS: &[(&str, &str)] = &[("gelf.h", "libelf-dev"), ("stdio.h", "libc6-dev")];
 
 pub(super) fn check() -> Result<()> {
-    let mut missing: Vec<&str> = COMMANDS
-        .iter()
-        .filter(|(command, _)| !is_command(command))
-        .map(|(_, package)| *package)
-        .collect();
+    let mut missing: Vec<&str> =
+        COMMANDS.iter().filter(|(command, _)| !is_command(command)).map(|(_, package)| *package).collect();
     if is_command("gcc") {
-        missing.extend(
-            HEADERS
-                .iter()
-                .filter(|(header, _)| !is_header(header))
-                .map(|(_, package)| *package),
-        );
+        missing.extend(HEADERS.iter().filter(|(header, _)| !is_header(header)).map(|(_, package)| *package));
     }
     if !missing.is_empty() {
         let packages = missing.join(" ");
@@ -50,12 +42,7 @@ fn is_command(name: &str) -> bool {
 
 fn is_header(name: &str) -> bool {
     let mut compiler = Command::new("gcc");
-    compiler
-        .args(["-E", "-include", name, "-x", "c"])
-        .arg(Path::new("/dev/null"));
-    compiler
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    compiler.args(["-E", "-include", name, "-x", "c"]).arg(Path::new("/dev/null"));
+    compiler.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     compiler.status().is_ok_and(|status| status.success())
 }

@@ -21,10 +21,7 @@ pub(super) struct Blob {
 
 impl Blob {
     pub(super) fn new(bytes: Vec<u8>) -> Self {
-        Self {
-            digest: hex_digest(&bytes),
-            bytes,
-        }
+        Self { digest: hex_digest(&bytes), bytes }
     }
 
     fn json(value: &Value) -> Result<Self> {
@@ -41,10 +38,7 @@ impl Blob {
 }
 
 pub(super) fn hex_digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The files of an OCI layout; sorted, so that the archive is the same every time.
@@ -86,14 +80,8 @@ impl Archive {
         });
 
         let mut files = BTreeMap::from([
-            (
-                "oci-layout".to_owned(),
-                br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec(),
-            ),
-            (
-                "index.json".to_owned(),
-                serde_json::to_vec(&index).context("cannot write JSON")?,
-            ),
+            ("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
+            ("index.json".to_owned(), serde_json::to_vec(&index).context("cannot write JSON")?),
         ]);
         let blobs = layers.iter().map(|layer| &layer.blob).chain([&config, &image]);
         files.extend(blobs.map(|blob| (format!("blobs/sha256/{}", blob.digest), blob.bytes.clone())));
@@ -115,14 +103,9 @@ impl Archive {
 fn append(tar: &mut Builder<Vec<u8>>, kind: EntryType, path: &str, contents: &[u8]) -> Result<()> {
     let mut header = Header::new_ustar();
     header.set_entry_type(kind);
-    header.set_mode(if kind == EntryType::Directory {
-        0o755
-    } else {
-        0o644
-    });
+    header.set_mode(if kind == EntryType::Directory { 0o755 } else { 0o644 });
     header.set_size(u64::try_from(contents.len())?);
-    tar.append_data(&mut header, path, contents)
-        .with_context(|| format!("cannot add {path}"))
+    tar.append_data(&mut header, path, contents).with_context(|| format!("cannot add {path}"))
 }
 
 /// Seconds since 1970 as RFC 3339, in UTC (days to civil date: H. Hinnant, "chrono-Compatible Low-Level Date

@@ -22,11 +22,7 @@ pub(super) struct Layer {
 
 impl Layer {
     pub(super) fn make(spec: &LayerSpec, inputs: &Path, time: u64) -> Result<Self> {
-        let mut writer = Writer {
-            tar: Builder::new(Vec::new()),
-            inputs,
-            time,
-        };
+        let mut writer = Writer { tar: Builder::new(Vec::new()), inputs, time };
         for entry in &spec.entries {
             writer.entry(entry)?;
         }
@@ -35,11 +31,7 @@ impl Layer {
         let mut gzip = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
         gzip.write_all(&tar).context("cannot compress a layer")?;
         let bytes = gzip.finish().context("cannot compress a layer")?;
-        Ok(Self {
-            about: spec.about.clone(),
-            diff_id: hex_digest(&tar),
-            blob: Blob::new(bytes),
-        })
+        Ok(Self { about: spec.about.clone(), diff_id: hex_digest(&tar), blob: Blob::new(bytes) })
     }
 }
 
@@ -67,11 +59,8 @@ impl Writer<'_> {
             Entry::Applets(applets) => self.applets(applets),
             Entry::Whiteout(gone) => {
                 let (folder, name) = gone.whiteout.rsplit_once('/').unwrap_or(("", &gone.whiteout));
-                let path = if folder.is_empty() {
-                    format!(".wh.{name}")
-                } else {
-                    format!("{folder}/.wh.{name}")
-                };
+                let path =
+                    if folder.is_empty() { format!(".wh.{name}") } else { format!("{folder}/.wh.{name}") };
                 let header = self.header(EntryType::Regular, 0o644);
                 self.append(header, &path, &[])
             }
@@ -90,17 +79,13 @@ impl Writer<'_> {
 
     fn append(&mut self, mut header: Header, path: &str, contents: &[u8]) -> Result<()> {
         header.set_size(u64::try_from(contents.len())?);
-        self.tar
-            .append_data(&mut header, path, contents)
-            .with_context(|| format!("cannot add {path}"))
+        self.tar.append_data(&mut header, path, contents).with_context(|| format!("cannot add {path}"))
     }
 
     fn link(&mut self, path: &str, target: &str) -> Result<()> {
         let mut header = self.header(EntryType::Symlink, 0o777);
         header.set_size(0);
-        self.tar
-            .append_link(&mut header, path, target)
-            .with_context(|| format!("cannot add {path}"))
+        self.tar.append_link(&mut header, path, target).with_context(|| format!("cannot add {path}"))
     }
 
     fn contents(&self, file: &File) -> Result<Vec<u8>> {
@@ -110,11 +95,8 @@ impl Writer<'_> {
             (None, Some(text)) => return Ok(text.clone().into_bytes()),
             _ => bail!("{} needs either `from` or `text`", file.file),
         };
-        let cure = file
-            .package
-            .as_ref()
-            .map(|package| format!(": apt install {package}"))
-            .unwrap_or_default();
+        let cure =
+            file.package.as_ref().map(|package| format!(": apt install {package}")).unwrap_or_default();
         let contents =
             fs::read(&from).with_context(|| format!("the demo image needs {}{cure}", from.display()))?;
         if file.package.is_some() && names_a_loader(&contents) {
@@ -132,10 +114,8 @@ impl Writer<'_> {
             .output()
             .with_context(|| format!("cannot ask {busybox} for its names"))?;
         let text = String::from_utf8(output.stdout).context("busybox has a name that is not UTF-8")?;
-        let mut names: Vec<&str> = text
-            .lines()
-            .filter(|name| *name != applets.applets && name.contains('/'))
-            .collect();
+        let mut names: Vec<&str> =
+            text.lines().filter(|name| *name != applets.applets && name.contains('/')).collect();
         if names.is_empty() {
             bail!("{busybox} --list-full names nothing");
         }
@@ -147,11 +127,7 @@ impl Writer<'_> {
 
 /// Whether this program needs shared libraries, which the image does not have.
 fn names_a_loader(program: &[u8]) -> bool {
-    program
-        .get(..4096)
-        .unwrap_or(program)
-        .windows(9)
-        .any(|bytes| bytes == b"/ld-linux")
+    program.get(..4096).unwrap_or(program).windows(9).any(|bytes| bytes == b"/ld-linux")
 }
 
 #[cfg(test)]
@@ -175,15 +151,8 @@ mod tests {
             let mut entry = entry.unwrap();
             let mut text = String::new();
             entry.read_to_string(&mut text).unwrap();
-            let link = entry
-                .link_name()
-                .unwrap()
-                .map(|to| to.display().to_string())
-                .unwrap_or_default();
-            (
-                entry.path().unwrap().display().to_string(),
-                (entry.header().mode().unwrap(), text + &link),
-            )
+            let link = entry.link_name().unwrap().map(|to| to.display().to_string()).unwrap_or_default();
+            (entry.path().unwrap().display().to_string(), (entry.header().mode().unwrap(), text + &link))
         };
         archive.entries().unwrap().map(read).collect()
     }
