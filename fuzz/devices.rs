@@ -77,7 +77,9 @@ pub(crate) fn vsock(bytes: &[u8]) {
 }
 
 fn run(bytes: &[u8], device: impl VirtioDevice + 'static) {
-    let Ok(input) = Unstructured::new(bytes).arbitrary::<Input<'_>>() else { return };
+    let Ok(input) = Unstructured::new(bytes).arbitrary::<Input<'_>>() else {
+        return;
+    };
     let mut machine = Machine::new(device);
     if input.skips_set_up != Some(true) {
         machine.set_up();

@@ -5,7 +5,8 @@
 use arbitrary::{Arbitrary, Unstructured};
 use isopod_protocol::frame::{self, HEADER_LEN, MAX_DATA, MAX_MESSAGE};
 use isopod_protocol::message::{
-    Ack, AgentSays, Container, EtcFile, Exited, Failed, FromAgent, FromHost, Hello, Started, Tmpfs, WindowSize,
+    Ack, AgentSays, Container, EtcFile, Exited, Failed, FromAgent, FromHost, Hello, Started, Tmpfs,
+    WindowSize,
 };
 use isopod_protocol::{Decoder, Frame, StreamId};
 use prost::Message;
@@ -100,7 +101,8 @@ impl Start<'_> {
             target: (*target).to_owned(),
             options: (*options).to_owned(),
         };
-        let file = |(path, content): &(&str, &[u8])| EtcFile { path: (*path).to_owned(), content: content.to_vec() };
+        let file =
+            |(path, content): &(&str, &[u8])| EtcFile { path: (*path).to_owned(), content: content.to_vec() };
         Container {
             args: owned(&self.args),
             env: owned(&self.env),

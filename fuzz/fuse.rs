@@ -49,26 +49,54 @@ enum Body<'a> {
     GetAttr,
     ReadLink,
     Open(u32),
-    Read { offset: u32, size: u32 },
-    ReadFar { offset: u64, size: u32 },
-    ReadDir { plus: bool, offset: u8, size: u16 },
-    ReadDirFar { plus: bool, offset: u64, size: u32 },
+    Read {
+        offset: u32,
+        size: u32,
+    },
+    ReadFar {
+        offset: u64,
+        size: u32,
+    },
+    ReadDir {
+        plus: bool,
+        offset: u8,
+        size: u16,
+    },
+    ReadDirFar {
+        plus: bool,
+        offset: u64,
+        size: u32,
+    },
     GetXattr(u32, &'a [u8]),
     ListXattr(u32),
     StatFs,
-    Seek { offset: u64, whence: u32 },
-    Init { major: u32, minor: u32, flags: u32 },
+    Seek {
+        offset: u64,
+        whence: u32,
+    },
+    Init {
+        major: u32,
+        minor: u32,
+        flags: u32,
+    },
     InitUsual,
     Forget,
     Destroy,
-    Any { opcode: u8, body: &'a [u8] },
+    Any {
+        opcode: u8,
+        body: &'a [u8],
+    },
     /// Not even a header, perhaps.
     Raw(&'a [u8]),
 }
 
 pub(crate) fn requests(bytes: &[u8]) {
-    let Ok(input) = Unstructured::new(bytes).arbitrary::<Input<'_>>() else { return };
-    let Some(files) = index::sample(input.tree).and_then(files) else { return };
+    let Ok(input) = Unstructured::new(bytes).arbitrary::<Input<'_>>() else {
+        return;
+    };
+    let Some(files) = index::sample(input.tree).and_then(files) else {
+        return;
+    };
     let mut server = Server::new(files);
     if input.skips_init != Some(true) {
         ask(&mut server, &Request::usual(Body::InitUsual));
@@ -155,7 +183,9 @@ fn body(body: &Body<'_>) -> (u32, Vec<u8>) {
         Body::GetXattr(size, name) => (22, [&words(&[*size, 0])[..], name, &[0]].concat()),
         Body::ListXattr(size) => (23, words(&[*size, 0])),
         Body::StatFs => (17, Vec::new()),
-        Body::Seek { offset, whence } => (46, [&[0; 8], &offset.to_le_bytes()[..], &words(&[*whence, 0])].concat()),
+        Body::Seek { offset, whence } => {
+            (46, [&[0; 8], &offset.to_le_bytes()[..], &words(&[*whence, 0])].concat())
+        }
         Body::Init { major, minor, flags } => (26, words(&[*major, *minor, 0x2_0000, *flags])),
         Body::InitUsual => (26, words(&[7, 41, 0x2_0000, u32::MAX, 0, 0])),
         Body::Forget => (2, vec![0; 8]),

@@ -48,7 +48,10 @@ enum Name<'a> {
 enum What<'a> {
     Folder,
     Inline(&'a [u8]),
-    File { size: u32, pieces: Vec<(u16, u16, u32)> },
+    File {
+        size: u32,
+        pieces: Vec<(u16, u16, u32)>,
+    },
     Symlink(&'a [u8]),
     SymlinkTo(u8),
     Device(bool, u16, u32),
@@ -173,7 +176,9 @@ fn put(tree: &mut Tree, entry: &Entry<'_>, folders: &[Node], others: &[Node]) ->
         What::Inline(bytes) => Body::Inline(bytes),
         What::File { size, pieces } => return put_file(tree, (folder, &name, &attributes), *size, pieces),
         What::Symlink(target) => Body::Symlink(target),
-        What::SymlinkTo(n) => return tree.put(folder, &name, &attributes, Body::Symlink(&common(*n))).ok(),
+        What::SymlinkTo(n) => {
+            return tree.put(folder, &name, &attributes, Body::Symlink(&common(*n))).ok();
+        }
         What::Device(true, major, minor) => Body::CharDevice(device(*major, *minor)),
         What::Device(false, major, minor) => Body::BlockDevice(device(*major, *minor)),
         What::Fifo => Body::Fifo,
@@ -233,8 +238,10 @@ fn name(name: &Name<'_>) -> Vec<u8> {
 
 /// A few names that meet, and a few that are none.
 fn common(n: u8) -> Vec<u8> {
-    const NAMES: [&[u8]; 16] =
-        [b"a", b"b", b"c", b"d", b"e", b"f", b"g", b"bin", b"etc", b"usr", b"lib", b"x", b"..", b".", b"", b"a/b"];
+    const NAMES: [&[u8]; 16] = [
+        b"a", b"b", b"c", b"d", b"e", b"f", b"g", b"bin", b"etc", b"usr", b"lib", b"x", b"..", b".", b"",
+        b"a/b",
+    ];
     NAMES[usize::from(n) % NAMES.len()].to_vec()
 }
 

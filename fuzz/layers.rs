@@ -101,7 +101,9 @@ enum Value<'a> {
 }
 
 pub(crate) fn layers(bytes: &[u8]) {
-    let Ok(input) = Unstructured::new(bytes).arbitrary::<Input<'_>>() else { return };
+    let Ok(input) = Unstructured::new(bytes).arbitrary::<Input<'_>>() else {
+        return;
+    };
     let layers: Vec<_> = input.layers.iter().take(MAX_LAYERS).map(layer).collect();
     let mut archive = docker_save(&layers);
     for Damage { at, xor } in &input.damage {
@@ -136,7 +138,9 @@ fn check(store: &Store, digest: &Digest) {
     let index = Index::open(table).expect("an index that opens");
     index.verify().expect("an index that holds");
     for ino in (1..=u32::try_from(index.counts().inodes).expect("they are numbered with u32")).map(Ino) {
-        let Some(Content::Extents(extents)) = index.content(ino) else { continue };
+        let Some(Content::Extents(extents)) = index.content(ino) else {
+            continue;
+        };
         for extent in extents.iter() {
             let data = image.layers.get(usize::from(extent.layer)).expect("a data file that was named");
             let len = data.metadata().expect("a file has a length").len();
@@ -153,10 +157,8 @@ fn docker_save(layers: &[Vec<u8>]) -> Vec<u8> {
         r#"{{"architecture":"amd64","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#,
         ids.join(",")
     );
-    let manifest = format!(
-        r#"[{{"Config":"config.json","RepoTags":["fuzz:latest"],"Layers":[{}]}}]"#,
-        names.join(",")
-    );
+    let manifest =
+        format!(r#"[{{"Config":"config.json","RepoTags":["fuzz:latest"],"Layers":[{}]}}]"#, names.join(","));
     let mut out = Vec::new();
     for (n, layer) in layers.iter().enumerate() {
         member(&mut out, &format!("{n}.tar"), layer);
@@ -238,8 +240,10 @@ impl Kind {
 }
 
 fn name(name: &Name<'_>) -> Vec<u8> {
-    const NAMES: [&[u8]; 16] =
-        [b"a", b"b", b"c", b"d", b"bin", b"etc", b"usr", b"./a", b"a/", b"/a", b"..", b".", b"a/../b", b"./", b"", b"b/"];
+    const NAMES: [&[u8]; 16] = [
+        b"a", b"b", b"c", b"d", b"bin", b"etc", b"usr", b"./a", b"a/", b"/a", b"..", b".", b"a/../b", b"./",
+        b"", b"b/",
+    ];
     let one = |n: &u8| NAMES[usize::from(*n) % NAMES.len()];
     match name {
         Name::One(n) => one(n).to_vec(),
@@ -287,7 +291,8 @@ fn value_text(value: &Value<'_>) -> Vec<u8> {
         Value::Fraction(whole, part) => format!("{whole}.{part}").into_bytes(),
         Value::Name(of) => name(of),
         Value::Map(pieces) => {
-            let numbers: Vec<_> = pieces.iter().flat_map(|(at, len)| [at.to_string(), len.to_string()]).collect();
+            let numbers: Vec<_> =
+                pieces.iter().flat_map(|(at, len)| [at.to_string(), len.to_string()]).collect();
             numbers.join(",").into_bytes()
         }
         Value::Any(bytes) => bytes.to_vec(),

@@ -77,13 +77,16 @@ struct Guest {
 }
 
 pub(crate) fn packets(bytes: &[u8]) {
-    let Ok(input) = Unstructured::new(bytes).arbitrary::<Input>() else { return };
+    let Ok(input) = Unstructured::new(bytes).arbitrary::<Input>() else {
+        return;
+    };
     // Rust's start-up does this, but the fuzzer's is not Rust's.
     signal::ignore(signal::SIGPIPE).expect("SIGPIPE can be ignored");
     let (host, agent) = UnixStream::pair().expect("a pair of sockets");
     host.set_nonblocking(true).expect("a socket can be told not to block");
     let device = Vsock::new(GUEST, PORT, agent).expect("a socket can be told not to block");
-    let mut guest = Guest { machine: Machine::new(device), host: Some(host), slot: 0, received: 0, posted: [0; 256] };
+    let mut guest =
+        Guest { machine: Machine::new(device), host: Some(host), slot: 0, received: 0, posted: [0; 256] };
     guest.machine.set_up();
     if input.skips_connect != Some(true) {
         guest.post(4000, false);
@@ -192,11 +195,17 @@ impl Guest {
     fn look(&mut self) {
         while let Some((head, written)) = self.machine.driver.take_used(RX) {
             assert!(written == 0 || written >= HEADER_LEN, "half a header");
-            let slot = usize::try_from(head).ok().and_then(|head| self.posted.get(head)).expect("it was posted");
+            let slot =
+                usize::try_from(head).ok().and_then(|head| self.posted.get(head)).expect("it was posted");
             if written > 0 {
                 let mut header = [0; 44];
-                self.machine.driver.memory.read_slice(&mut header, GuestAddress(*slot)).expect("it is in memory");
-                let field = |at: usize| u32::from_le_bytes(*header[at..].first_chunk().expect("it is 44 bytes"));
+                self.machine
+                    .driver
+                    .memory
+                    .read_slice(&mut header, GuestAddress(*slot))
+                    .expect("it is in memory");
+                let field =
+                    |at: usize| u32::from_le_bytes(*header[at..].first_chunk().expect("it is 44 bytes"));
                 assert_eq!(field(24) + HEADER_LEN, written, "a length that is not the packet's");
                 assert_eq!((u64::from(field(8)), field(12)), (GUEST, 0), "a packet for somebody else");
                 assert!((2..=7).contains(&(field(28) >> 16)), "an operation no device begins");
