@@ -36,7 +36,7 @@ pub(crate) fn load(
     }
     let entry = elf::load(memory, kernel)?;
     start::write_tables(memory)?;
-    memory.write_slice(&mptable::build(config.vcpus), GuestAddress(layout::MP_TABLE))?;
+    memory.write_slice(&mptable::build(config.vcpus, layout::LINES), GuestAddress(layout::MP_TABLE))?;
     memory.write_slice(cmdline.as_bytes(), GuestAddress(layout::CMDLINE))?;
     let params = zeropage::build(u64::from(config.memory_mib) << 20, cmdline.len());
     memory.write_obj(params, GuestAddress(layout::ZERO_PAGE))?;

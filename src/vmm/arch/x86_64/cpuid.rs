@@ -4,6 +4,9 @@
 use kvm_bindings::CpuId;
 
 const FEATURES: u32 = 1;
+/// EAX 31:26 of leaf 4: cores in the package, less one (Intel SDM volume 2, CPUID).
+const CACHES: u32 = 4;
+const CORES: u32 = 0x3f << 26;
 const TOPOLOGY: u32 = 0xb;
 const EXTENDED_FEATURES: u32 = 0x8000_0001;
 const VMX: u32 = 1 << 5;
@@ -18,6 +21,9 @@ pub(crate) fn for_vcpu(supported: &CpuId, id: u8, count: u8) -> CpuId {
             FEATURES => {
                 entry.ecx = (entry.ecx & !VMX) | HYPERVISOR;
                 entry.ebx = (entry.ebx & 0xffff) | u32::from(count) << 16 | u32::from(id) << 24;
+            }
+            CACHES if entry.eax & 0x1f != 0 => {
+                entry.eax = (entry.eax & !CORES) | (u32::from(count) - 1) << 26;
             }
             TOPOLOGY => entry.edx = u32::from(id),
             EXTENDED_FEATURES => entry.ecx &= !SVM,

@@ -10,6 +10,8 @@
 //!                                         0x1_0000_0000  memory beyond 3 GiB
 //! ```
 
+use std::ops::Range;
+
 pub(crate) const GDT: u64 = 0x500;
 pub(crate) const ZERO_PAGE: u64 = 0x7000;
 pub(crate) const BOOT_STACK: u64 = 0x8ff0;
@@ -31,6 +33,8 @@ pub(crate) const VIRTIO_IRQ: u32 = 5;
 
 pub(crate) const SERIAL_PORT: u16 = 0x3f8;
 pub(crate) const SERIAL_IRQ: u32 = 4;
+/// The interrupt lines that something is on: the console's and the virtio devices'.
+pub(crate) const LINES: Range<u8> = 4..9;
 /// The keyboard controller's command port, whose command 0xfe resets the machine.
 pub(crate) const RESET_PORT: u16 = 0x64;
 /// Where QEMU puts pvpanic; our kernel looks there.

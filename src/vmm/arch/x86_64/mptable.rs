@@ -4,13 +4,15 @@
 //! Without one the kernel scans 64 KiB of low memory for it and then does without an IOAPIC.
 
 use super::layout;
+use std::ops::Range;
 
-const IOAPIC_LINES: u8 = 24;
 const ISA_BUS: u8 = 0;
 
 /// Floating pointer and table, to be put at `layout::MP_TABLE`.
-pub(crate) fn build(vcpus: u8) -> Vec<u8> {
-    let table = table(vcpus);
+///
+/// Only `lines` are listed: the kernel sets up each one that is.
+pub(crate) fn build(vcpus: u8, lines: Range<u8>) -> Vec<u8> {
+    let table = table(vcpus, lines);
     let table_at = u32::try_from(layout::MP_TABLE).expect("it lies below 1 MiB") + 16;
     let mut out = Vec::with_capacity(16 + table.len());
     out.extend_from_slice(b"_MP_");
@@ -22,7 +24,7 @@ pub(crate) fn build(vcpus: u8) -> Vec<u8> {
     out
 }
 
-fn table(vcpus: u8) -> Vec<u8> {
+fn table(vcpus: u8, lines: Range<u8>) -> Vec<u8> {
     let ioapic_id = vcpus;
     let mut entries = Vec::new();
     let mut count = 0u16;
@@ -37,7 +39,7 @@ fn table(vcpus: u8) -> Vec<u8> {
     }
     entry(&[&[1, ISA_BUS][..], b"ISA   "].concat());
     entry(&[&[2, ioapic_id, 0x11, 1][..], &layout::IOAPIC.to_le_bytes()].concat());
-    for line in 0..IOAPIC_LINES {
+    for line in lines {
         // Type 3: interrupt (INT), polarity and trigger as the ISA bus has them (high, edge).
         entry(&[3, 0, 0, 0, ISA_BUS, line, ioapic_id, line]);
     }
@@ -76,12 +78,12 @@ mod tests {
 
     #[test]
     fn pointer_and_table_sum_to_zero() {
-        let all = build(2);
+        let all = build(2, 4..9);
         assert_eq!((sum(&all[..16]), sum(&all[16..])), (0, 0));
     }
 
     #[test]
     fn the_largest_table_fits_below_640_kib() {
-        assert!(build(MAX_VCPUS).len() <= 1024);
+        assert!(build(MAX_VCPUS, 0..24).len() <= 1024);
     }
 }
