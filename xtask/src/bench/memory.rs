@@ -8,9 +8,6 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-/// More than any mapping of our own, less than any guest's memory.
-const GUEST_AT_LEAST: u64 = 32 << 20;
-
 /// In MB, while a container sleeps.
 pub(super) fn outside_the_guest(isopod: &Path, folder: &Path) -> Result<f64> {
     let mut child = command(isopod, folder)
@@ -36,26 +33,39 @@ fn measure(child: &mut Child) -> Result<f64> {
     Ok(private_kib(&smaps) * 1024.0 / 1e6)
 }
 
-/// Private KiB of the mappings that are neither the guest's memory nor the kernel's file mapped into it.
+/// Private KiB of the mappings that are not the guest's memory: the run of mappings, one right after the other, that
+/// the kernel's file is mapped into.
 fn private_kib(smaps: &str) -> f64 {
-    let mut guest = false;
-    let mut sum = 0.0;
+    let mut runs: Vec<Run> = Vec::new();
     for line in smaps.lines() {
-        if let Some(len) = mapping_len(line) {
-            guest = len >= GUEST_AT_LEAST || line.ends_with("vmlinux");
-        } else if !guest && line.starts_with("Private_") {
+        if let Some((start, end)) = range(line) {
+            if runs.last().is_none_or(|run| run.end != start) {
+                runs.push(Run { end, guest: false, private: 0.0 });
+            }
+            if let Some(run) = runs.last_mut() {
+                run.end = end;
+                run.guest |= line.ends_with("vmlinux");
+            }
+        } else if let (Some(run), true) = (runs.last_mut(), line.starts_with("Private_")) {
             let kib = line.split_whitespace().nth(1).and_then(|n| n.parse::<f64>().ok());
-            sum += kib.unwrap_or(0.0);
+            run.private += kib.unwrap_or(0.0);
         }
     }
-    sum
+    runs.iter().filter(|run| !run.guest).map(|run| run.private).sum()
 }
 
-/// The length of the mapping whose first line this is.
-fn mapping_len(line: &str) -> Option<u64> {
+/// Mappings without a gap between them.
+struct Run {
+    end: u64,
+    guest: bool,
+    private: f64,
+}
+
+/// The addresses of the mapping whose first line this is.
+fn range(line: &str) -> Option<(u64, u64)> {
     let (start, end) = line.split_whitespace().next()?.split_once('-')?;
     let number = |hex| u64::from_str_radix(hex, 16).ok();
-    number(end)?.checked_sub(number(start)?)
+    Some((number(start)?, number(end)?))
 }
 
 #[cfg(test)]
@@ -64,9 +74,10 @@ mod tests {
 
     #[test]
     fn only_what_is_not_the_guests_counts() {
-        let smaps = "7f0000000000-7f0010000000 rw-p 00000000 00:00 0\nPrivate_Dirty: 9000 kB\n\
-                     7f1000000000-7f1000800000 rw-p 00000000 00:00 1 /cache/vmlinux\nPrivate_Clean: 9000 kB\n\
-                     55a000000000-55a000100000 rw-p 00000000 00:00 0 [heap]\nPrivate_Clean: 4 kB\nPrivate_Dirty: 8 kB\n";
+        let smaps = "7f0000000000-7f0001000000 rw-p 00000000 00:00 0\nPrivate_Dirty: 9000 kB\n\
+                     7f0001000000-7f0001800000 rw-p 00000000 00:00 1 /cache/vmlinux\nPrivate_Clean: 9000 kB\n\
+                     7f0001800000-7f0002000000 rw-p 00000000 00:00 0\nPrivate_Dirty: 9000 kB\n\
+                     7f0002001000-7f0002002000 rw-p 00000000 00:00 0 [heap]\nPrivate_Clean: 4 kB\nPrivate_Dirty: 8 kB\n";
         assert_eq!(private_kib(smaps), 12.0);
     }
 }
