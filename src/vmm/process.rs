@@ -18,8 +18,10 @@ use isopod_sys::fdpass;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::{Errno, write};
 use rustix::process::{Signal, set_parent_process_death_signal, setsid};
+use rustix::thread::set_name;
 use rustix::time::{ClockId, clock_gettime};
 use std::error::Error;
+use std::ffi::CStr;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io;
@@ -31,10 +33,13 @@ use std::thread;
 
 /// What `client` calls this process, and how `main` knows that it is one.
 pub const NAME: &str = "isopod-vmm";
+const COMMAND: &CStr = c"isopod-vmm";
 
 /// The whole life of a machine's process. Its standard input is the socket to the engine.
 pub fn main() -> ExitCode {
     let started = now();
+    // Otherwise it would be called after the link it was executed by.
+    let _ = set_name(COMMAND);
     // If the engine is already gone the socket tells so; this is for the time after.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
     // A terminal's Ctrl-C is for the container; its own session is where none arrives.
