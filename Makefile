@@ -1,10 +1,12 @@
 # isopod's two commands are `make run` and `make test`. Both do all the set-up, say what they do, and may be run again.
 
 PACKAGES_BUILD := linux-source-6.12 build-essential flex bison bc libelf-dev libssl-dev xz-utils busybox-static
-PACKAGES_TEST := umoci skopeo buildah mmdebstrap strace jq
+PACKAGES_TEST := umoci mmdebstrap strace
 ISOPOD := target/release/isopod
+# Two machines at once: a guest's kernel keeps a processor busy where KVM emulates.
+MACHINES ?= 2
 
-.PHONY: help run test check setup setup-test kernel demo build
+.PHONY: help run test check build kernel demo setup setup-test
 
 help:
 	@echo "make run     everything needed, then a real container in a real microVM"
@@ -19,13 +21,14 @@ run: build
 test: setup-test kernel demo check
 	@echo "==> unit tests"
 	cargo test --workspace --exclude isopod
-	@echo "==> black-box tests (each guest's kernel boots for real)"
-	cargo test --release --package isopod -- --test-threads=2
-	@echo "==> replay of the fuzz corpus"
-	cd fuzz && cargo test --release
+	@echo "==> replay of the fuzz targets' corpus"
+	cargo test --manifest-path fuzz/Cargo.toml --target-dir target/fuzz-replay
+	@echo "==> black-box tests, $(MACHINES) machines at once"
+	cargo test --package isopod -- --test-threads=$(MACHINES)
 
-check:
-	cargo xtask check
+check: setup
+	@echo "==> check"
+	@cargo xtask check
 
 build: kernel demo
 	@echo "==> building $(ISOPOD)"
