@@ -2,6 +2,8 @@
 //! Help, versions, lists, completions: what needs no machine.
 
 use crate::support::Host;
+use std::io;
+use std::process::Stdio;
 
 #[test]
 fn every_verb_has_help_and_the_program_a_version() {
@@ -30,11 +32,11 @@ fn the_doctor_finds_this_host_fit_and_says_what_kind_of_kvm_it_has() {
 
 #[test]
 fn a_closed_pipe_is_no_error() {
-    use std::process::Stdio;
     let host = Host::new();
-    let mut child = host.command(&["run", "--help"]).stdout(Stdio::piped()).spawn().expect("the binary starts");
+    let mut child =
+        host.command(&["run", "--help"]).stdout(Stdio::piped()).spawn().expect("the binary starts");
     drop(child.stdout.take());
-    let stderr = std::io::read_to_string(child.stderr.take().expect("piped")).expect("text");
+    let stderr = io::read_to_string(child.stderr.take().expect("piped")).expect("text");
     child.wait().expect("our child");
     assert!(!stderr.contains("panicked"), "{stderr}");
 }

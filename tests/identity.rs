@@ -2,12 +2,14 @@
 //! What the image and the command line say about the process: user, environment, folder, name.
 
 use crate::support::Host;
+use rustix::system::uname;
+use std::fs;
 
 #[test]
 fn the_demo_shows_a_kernel_of_its_own_as_pid_1() {
     let host = Host::new();
     let run = host.isopod(&["run", "--rm", "demo"]).expect(0);
-    let own = rustix::system::uname().release().to_string_lossy().into_owned();
+    let own = uname().release().to_string_lossy().into_owned();
     assert!(run.text().contains("Linux 6.12") && !run.text().contains(&own), "{}", run.text());
     assert!(run.text().contains("pid 1\n"), "{}", run.text());
     assert!(run.text().contains("uid=1000(demo)"), "{}", run.text());
@@ -18,23 +20,36 @@ fn the_demo_shows_a_kernel_of_its_own_as_pid_1() {
 fn flags_override_what_the_image_says_and_the_rest_stays() {
     let host = Host::new();
     let env_file = host.scratch("env");
-    std::fs::write(&env_file, "# a comment\nFROM_FILE=yes and more\n").unwrap();
+    fs::write(&env_file, "# a comment\nFROM_FILE=yes and more\n").unwrap();
     let run = host
         .run(
             &[
-                "--entrypoint", "", "-u", "12345:54321", "-w", "/made/for/this", "-h", "a-name", "-e", "GIVEN=a b",
-                "--env-file", env_file.to_str().unwrap(), "--tmpfs", "/scratch:size=1m", "--ulimit", "nofile=123:456",
-                "demo", "sh", "-c",
+                "--entrypoint",
+                "",
+                "-u",
+                "12345:54321",
+                "-w",
+                "/made/for/this",
+                "-h",
+                "a-name",
+                "-e",
+                "GIVEN=a b",
+                "--env-file",
+                env_file.to_str().unwrap(),
+                "--tmpfs",
+                "/scratch:size=1m",
+                "--ulimit",
+                "nofile=123:456",
+                "demo",
+                "sh",
+                "-c",
                 "id -u; id -g; pwd; hostname; echo $GIVEN; echo $FROM_FILE; ulimit -n; ulimit -Hn; \
                  grep -c ' /scratch tmpfs' /proc/mounts; grep a-name /etc/hosts | wc -l; nproc",
             ],
             Vec::new(),
         )
         .expect(0);
-    assert_eq!(
-        run.text(),
-        "12345\n54321\n/made/for/this\na-name\na b\nyes and more\n123\n456\n1\n1\n1\n"
-    );
+    assert_eq!(run.text(), "12345\n54321\n/made/for/this\na-name\na b\nyes and more\n123\n456\n1\n1\n1\n");
 }
 
 #[test]

@@ -2,12 +2,19 @@
 //! Black-box tests: they drive the built binary, and nothing in them is a stand-in. Each machine is a real one.
 //!
 //! A guest's kernel takes seconds to boot where KVM emulates, so a test asks one container as much as reads well.
+#![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
 
 mod support;
 
 mod command_line;
+mod distribution_image;
 mod exit_codes;
+mod failures;
+mod guest_ends;
+mod hostile_images;
 mod identity;
+mod image_tree;
+mod killing;
 mod security_defaults;
 mod signals;
 mod stdio;

@@ -11,10 +11,7 @@ fn the_defaults_hold() {
         mount -t tmpfs none /mnt 2>/dev/null || echo no-mount
         echo x 2>/dev/null > /proc/sysrq-trigger || echo no-sysrq
         echo x 2>/dev/null > /sys/power/state || echo no-sys
-        wc -c < /proc/kcore 2>/dev/null || echo no-kcore
-        ls -l /proc/self/fd | grep -cv -e pipe -e /dev/null -e total -e /proc
         ls /image /agent 2>/dev/null || echo no-outside
-        ps | grep -c agent
         test -w / && echo root-writable
         ls /dev | tr '\\n' ' '";
     let run = Host::new().sh(&[], script).expect(0);
@@ -31,7 +28,9 @@ fn the_defaults_hold() {
 
 #[test]
 fn capabilities_and_the_root_change_as_asked() {
-    let flags = ["--cap-drop", "ALL", "--cap-add", "CHOWN", "--security-opt", "no-new-privileges", "--read-only"];
-    let script = "grep -e CapBnd -e NoNewPrivs /proc/self/status | cut -f2; touch /x 2>/dev/null || echo read-only";
+    let flags =
+        ["--cap-drop", "ALL", "--cap-add", "CHOWN", "--security-opt", "no-new-privileges", "--read-only"];
+    let script =
+        "grep -e CapBnd -e NoNewPrivs /proc/self/status | cut -f2; touch /x 2>/dev/null || echo read-only";
     assert_eq!(Host::new().sh(&flags, script).expect(0).text(), "0000000000000001\n1\nread-only\n");
 }

@@ -3,6 +3,8 @@
 
 use crate::support::Host;
 use crate::support::pty::Terminal;
+use std::thread;
+use std::time::Duration;
 
 #[test]
 fn a_shell_on_a_terminal_behaves_like_one() {
@@ -20,7 +22,7 @@ fn a_shell_on_a_terminal_behaves_like_one() {
 
     terminal.type_in("sleep 1000\n");
     terminal.expect("sleep 1000");
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    thread::sleep(Duration::from_secs(3));
     terminal.type_in("\x03");
     terminal.type_in("echo code $((100 + $?))\n");
     terminal.expect("code 230");

@@ -1,62 +1,77 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the tests stand on: a host of their own, runs with a deadline, and the proof that nothing is left.
 
-pub mod pty;
+pub(crate) mod debian;
+pub(crate) mod evil;
+pub(crate) mod layout;
+pub(crate) mod nasty;
+pub(crate) mod pty;
 
 use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{self, Child, Command, Stdio};
+use std::str;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// No run of a test takes this long unless something hangs.
-pub const DEADLINE: Duration = Duration::from_secs(300);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(300);
 
 /// A data root and a run root of the test's own.
 #[derive(Debug)]
-pub struct Host {
+pub(crate) struct Host {
     root: TempDir,
 }
 
 /// How a run ended.
 #[derive(Debug)]
-pub struct Run {
-    pub code: Option<i32>,
-    pub stdout: Vec<u8>,
-    pub stderr: String,
+pub(crate) struct Run {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
 }
 
 impl Run {
-    pub fn text(&self) -> &str {
-        std::str::from_utf8(&self.stdout).expect("text was expected")
+    pub(crate) fn text(&self) -> &str {
+        str::from_utf8(&self.stdout).expect("text was expected")
     }
 
     /// Ends the test unless the run ended with `code`.
     #[track_caller]
-    pub fn expect(self, code: i32) -> Self {
-        assert_eq!(self.code, Some(code), "stdout: {}\nstderr: {}", String::from_utf8_lossy(&self.stdout), self.stderr);
+    pub(crate) fn expect(self, code: i32) -> Self {
+        assert_eq!(
+            self.code,
+            Some(code),
+            "stdout: {}\nstderr: {}",
+            String::from_utf8_lossy(&self.stdout),
+            self.stderr
+        );
         self
     }
 }
 
 impl Host {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { root: TempDir::with_prefix("isopod-test-").expect("a folder of our own") }
     }
 
-    pub fn data_root(&self) -> PathBuf {
+    pub(crate) fn data_root(&self) -> PathBuf {
         self.root.path().join("data")
     }
 
+    pub(crate) fn root(&self) -> &Path {
+        self.root.path()
+    }
+
     /// A place for the test's own files.
-    pub fn scratch(&self, name: &str) -> PathBuf {
+    pub(crate) fn scratch(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
 
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_isopod"));
         command
             .args(args)
@@ -68,12 +83,12 @@ impl Host {
         command
     }
 
-    pub fn isopod(&self, args: &[&str]) -> Run {
+    pub(crate) fn isopod(&self, args: &[&str]) -> Run {
         finish(self.command(args).spawn().expect("the binary starts"), Vec::new())
     }
 
     /// `isopod run --rm …`, with `input` as its standard input if there is any (then with `-i`).
-    pub fn run(&self, args: &[&str], input: Vec<u8>) -> Run {
+    pub(crate) fn run(&self, args: &[&str], input: Vec<u8>) -> Run {
         let mut all = vec!["run", "--rm"];
         let mut command = if input.is_empty() {
             all.extend(args);
@@ -89,14 +104,14 @@ impl Host {
     }
 
     /// A shell script in the demo image, as root.
-    pub fn sh(&self, flags: &[&str], script: &str) -> Run {
+    pub(crate) fn sh(&self, flags: &[&str], script: &str) -> Run {
         let args = [&["--entrypoint", "", "-u", "0"], flags, &["demo", "sh", "-c", script]].concat();
         self.run(&args, Vec::new())
     }
 
     /// Nothing of this host's runs any more, no container is recorded, no temporary file is there.
     #[track_caller]
-    pub fn assert_clean(&self) {
+    pub(crate) fn assert_clean(&self) {
         let within = Instant::now() + Duration::from_secs(1);
         while !self.processes().is_empty() && Instant::now() < within {
             thread::sleep(Duration::from_millis(20));
@@ -109,9 +124,9 @@ impl Host {
 
     /// Processes that were started for this host: those of its data root, and machines (which have no environment of
     /// their own, but hold its files open).
-    pub fn processes(&self) -> Vec<String> {
+    pub(crate) fn processes(&self) -> Vec<String> {
         let root = self.root.path().to_string_lossy().into_owned();
-        let own = std::process::id().to_string();
+        let own = process::id().to_string();
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc").expect("/proc is there").flatten() {
             let pid = entry.file_name().to_string_lossy().into_owned();
@@ -136,7 +151,7 @@ impl Host {
     }
 
     /// The pid of the one machine that runs on this host, once there is one.
-    pub fn machine_pid(&self) -> u32 {
+    pub(crate) fn machine_pid(&self) -> u32 {
         let within = Instant::now() + Duration::from_secs(30);
         while Instant::now() < within {
             let found = self.processes();
@@ -150,13 +165,13 @@ impl Host {
 }
 
 /// Everything directly in a folder; nothing if it is not there.
-pub fn files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     fs::read_dir(folder).map(|entries| entries.flatten().map(|e| e.path()).collect()).unwrap_or_default()
 }
 
 /// Feeds `input`, takes both outputs, and waits; kills what does not end by the deadline.
 #[track_caller]
-pub fn finish(mut child: Child, input: Vec<u8>) -> Run {
+pub(crate) fn finish(mut child: Child, input: Vec<u8>) -> Run {
     if let Some(mut stdin) = child.stdin.take() {
         // A reader that goes away early is the test's to notice by other means.
         thread::spawn(move || drop(stdin.write_all(&input)));
@@ -171,7 +186,7 @@ pub fn finish(mut child: Child, input: Vec<u8>) -> Run {
 }
 
 /// The exit code by the deadline (`Some(None)`: a signal); after it the child is killed.
-pub fn wait(child: &mut Child, deadline: Duration) -> Option<Option<i32>> {
+pub(crate) fn wait(child: &mut Child, deadline: Duration) -> Option<Option<i32>> {
     let within = Instant::now() + deadline;
     loop {
         if let Some(status) = child.try_wait().expect("our child") {
