@@ -31,6 +31,9 @@ fn a_shell_on_a_terminal_behaves_like_one() {
     terminal.expect("[1]+  Running");
     terminal.type_in("kill %1; wait; echo waited\n");
     terminal.expect("\r\nwaited");
+    // An end of input counts when the shell asks for some.
+    terminal.expect("Terminated");
+    terminal.expect("$ ");
 
     terminal.type_in("\x04");
     terminal.expect_exit(0);
