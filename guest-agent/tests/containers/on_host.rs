@@ -45,8 +45,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         killed_for_memory: || false,
     };
     one.close_all_but(stdin().as_fd())?;
-    // Rust's runtime has it ignored, and what is ignored stays so for those who are executed.
-    signal::default_action(signal::SIGPIPE)?;
+    // What is ignored stays so for those who are executed: SIGPIPE by Rust's runtime, SIGINT and SIGQUIT by a shell that
+    // runs the tests in the background.
+    for ignored in [signal::SIGPIPE, signal::SIGINT, signal::SIGQUIT] {
+        signal::default_action(ignored)?;
+    }
     // SAFETY: std's handle does not own it, and nobody uses that any more.
     run(unsafe { take_stdin() }, &machine, one).map_err(|error| error.to_string().into())
 }
