@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let timings = Timings::start();
-    if env::args_os().next().is_some_and(|name| name == VMM_NAME) {
+    if env::args_os().next().is_some_and(|name| name.as_encoded_bytes() == VMM_NAME.to_bytes()) {
         return vmm_main();
     }
     cli::main(timings)

@@ -4,16 +4,18 @@
 //! `std::process` starts programs; pid 1 of a guest needs what lies between fork and exec.
 
 use libc::{c_int, c_uint, c_void};
-use rustix::process::Pid;
+use rustix::io::retry_on_intr;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, CString, c_char};
 use std::io;
 use std::mem::size_of;
 use std::ops::BitOr;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 pub mod machine;
+pub mod program;
 
 /// What a child has of its own.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +43,19 @@ pub struct Child {
     pub pid: Pid,
     /// Readable once it has ended. The child stays a zombie, and its number its own, until somebody waits for it.
     pub pidfd: OwnedFd,
+}
+
+impl Child {
+    /// Waits until it has ended, and says how. Whoever asks twice gets an error.
+    pub fn wait(&self) -> io::Result<WaitIdStatus> {
+        let ended = || waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
+        Ok(retry_on_intr(ended)?.ok_or(io::ErrorKind::NotFound)?)
+    }
+
+    /// Ends it, whatever it is doing; one that has ended already stays as it is.
+    pub fn kill(&self) -> io::Result<()> {
+        Ok(pidfd_send_signal(&self.pidfd, Signal::KILL)?)
+    }
 }
 
 /// The right to make children that go on in Rust; whoever has it knows that no other thread is in the middle of anything.

@@ -89,6 +89,30 @@ pub fn unblock_all() -> io::Result<()> {
     change_mask(libc::SIG_SETMASK, &set_of(&[])?)
 }
 
+/// Every signal is blocked in this thread as long as this lives; then the mask is as it was before.
+#[derive(Debug)]
+pub struct AllBlocked(sigset_t);
+
+impl AllBlocked {
+    pub fn new() -> io::Result<Self> {
+        let (mut all, mut before) = (set_of(&[])?, set_of(&[])?);
+        // SAFETY: the set is ours.
+        unsafe { libc::sigfillset(&raw mut all) };
+        // SAFETY: one set is read, the other one written.
+        match unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before) } {
+            0 => Ok(Self(before)),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}
+
+impl Drop for AllBlocked {
+    fn drop(&mut self) {
+        // A set that the kernel gave cannot be refused.
+        let _ = change_mask(libc::SIG_SETMASK, &self.0);
+    }
+}
+
 /// Gives a signal its default action.
 pub fn default_action(signal: i32) -> io::Result<()> {
     set_action(signal, libc::SIG_DFL)

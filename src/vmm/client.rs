@@ -6,11 +6,10 @@ use crate::config::{ConfigError, MachineConfig};
 use crate::process::NAME;
 use crate::wire::{End, Event, MAX_MESSAGE, Request};
 use isopod_sys::fdpass;
+use isopod_sys::process::{Child, Strings, program};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
 use thiserror::Error;
 
 pub use crate::assemble::ShareFiles;
@@ -43,13 +42,10 @@ pub fn start(config: &MachineConfig, fds: Descriptors) -> Result<Machine, StartE
     }
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .map_err(|e| process("make a socket pair")(e.into()))?;
-    let child = Command::new("/proc/self/exe")
-        .arg0(NAME)
-        .env_clear()
-        .stdin(Stdio::from(theirs))
-        .stdout(Stdio::null())
-        .spawn()
+    let args = Strings::new(vec![NAME.to_owned()]);
+    let child = program::start(c"/proc/self/exe", &args, theirs.as_fd())
         .map_err(process("re-execute this program"))?;
+    drop(theirs);
     let machine = Machine { child, socket: ours, reaped: false };
     let message = serde_json::to_vec(config).map_err(|e| process("encode the configuration")(e.into()))?;
     fdpass::send(machine.socket.as_fd(), &message, &pack(&fds))
@@ -70,7 +66,7 @@ fn pack(fds: &Descriptors) -> Vec<BorrowedFd<'_>> {
 
 impl Machine {
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
     /// The next event; waits for it. A process that is gone without a word is an event, too.
@@ -102,7 +98,11 @@ impl Machine {
         match self.child.wait() {
             Ok(status) => {
                 self.reaped = true;
-                format!("the machine's process ended without a word ({status})")
+                let how = match (status.exit_status(), status.terminating_signal()) {
+                    (_, Some(signal)) => format!("signal {signal}"),
+                    (code, None) => format!("exit code {}", code.unwrap_or(0)),
+                };
+                format!("the machine's process ended without a word ({how})")
             }
             Err(e) => format!("the machine's process cannot be waited for: {e}"),
         }

@@ -14,7 +14,7 @@ use crate::boot::symbols;
 use crate::config::MachineConfig;
 use crate::vcpu;
 use crate::wire::{Counters, End, Event, MAX_MESSAGE, Marks, Request};
-use isopod_sys::fdpass;
+use isopod_sys::{fdpass, signal};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::{Errno, write};
 use rustix::process::{Signal, set_parent_process_death_signal, setsid};
@@ -32,14 +32,15 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
 /// What `client` calls this process, and how `main` knows that it is one.
-pub const NAME: &str = "isopod-vmm";
-const COMMAND: &CStr = c"isopod-vmm";
+pub const NAME: &CStr = c"isopod-vmm";
 
 /// The whole life of a machine's process. Its standard input is the socket to the engine.
 pub fn main() -> ExitCode {
     let started = now();
+    // It was started with all of them blocked (`client::start`).
+    let _ = signal::unblock_all();
     // Otherwise it would be called after the link it was executed by.
-    let _ = set_name(COMMAND);
+    let _ = set_name(NAME);
     // If the engine is already gone the socket tells so; this is for the time after.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
     // A terminal's Ctrl-C is for the container; its own session is where none arrives.

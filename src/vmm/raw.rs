@@ -56,6 +56,12 @@ pub(crate) fn set_xsave(vcpu: &VcpuFd, xsave: &kvm_xsave) -> Result<(), kvm_ioct
     unsafe { vcpu.set_xsave(xsave) }
 }
 
+/// `struct kvm_stats_header`, `struct kvm_stats_desc` without its name, and more than KVM has of either.
+const HEADER: usize = 24;
+const DESCRIPTOR: usize = 16;
+const MAX_NAME: usize = 256;
+const MAX_COUNTERS: usize = 1024;
+
 /// A vCPU's statistics, read whenever wanted without stopping it.
 #[derive(Debug)]
 pub(crate) struct Stats {
@@ -75,21 +81,17 @@ impl Stats {
         }
         // SAFETY: KVM has just made this descriptor for us.
         let file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
-        let word = |at| -> io::Result<u64> {
-            let mut bytes = [0; 4];
-            file.read_exact_at(&mut bytes, at)?;
-            Ok(u64::from(u32::from_le_bytes(bytes)))
-        };
-        let (name_size, count, descriptors, data) = (word(4)?, word(8)?, word(16)?, word(20)?);
-        let mut stats = Self { file: file.try_clone()?, emulated: None, interrupts: None, exits: None };
-        for at in (descriptors..)
-            .step_by(usize::try_from(16 + name_size).unwrap_or(16))
-            .take(count.min(1024) as usize)
-        {
-            let mut name = vec![0; usize::try_from(name_size.min(256)).unwrap_or(0)];
-            file.read_exact_at(&mut name, at + 16)?;
-            let value_at = Some(data + word(at + 8)?);
-            match name.split(|b| *b == 0).next() {
+        let mut header = [0; HEADER];
+        file.read_exact_at(&mut header, 0)?;
+        let [name_len, count, descriptors, data] = [4, 8, 16, 20].map(|at| word(&header, at));
+        let step = DESCRIPTOR + name_len.min(MAX_NAME);
+        // All at once: one read for half a hundred names.
+        let mut table = vec![0; step * count.min(MAX_COUNTERS)];
+        file.read_exact_at(&mut table, descriptors as u64)?;
+        let mut stats = Self { file, emulated: None, interrupts: None, exits: None };
+        for descriptor in table.chunks_exact(step) {
+            let value_at = Some(data as u64 + word(descriptor, 8) as u64);
+            match descriptor[DESCRIPTOR..].split(|b| *b == 0).next() {
                 Some(b"insn_emulation") => stats.emulated = value_at,
                 Some(b"irq_injections") => stats.interrupts = value_at,
                 Some(b"exits") => stats.exits = value_at,
@@ -110,4 +112,9 @@ impl Stats {
         counters.interrupts += value(self.interrupts);
         counters.exits += value(self.exits);
     }
+}
+
+/// The u32 at a place in one of KVM's tables.
+fn word(bytes: &[u8], at: usize) -> usize {
+    u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]) as usize
 }

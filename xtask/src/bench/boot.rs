@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// What a timer tick of the guest's costs, in emulated instructions: the slope over boots under different loads.
-const PER_TICK: f64 = 3500.0;
+const PER_TICK: f64 = 2400.0;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {

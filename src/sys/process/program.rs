@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A program started beside this process, at the price of three system calls.
+//!
+//! `std::process::Command` looks at every signal's action before it executes (some 130 calls), since a handler of this
+//! process's must not run in a child that shares its memory. Here all signals stay blocked instead, until the program
+//! itself unblocks them: it is one of ours.
+
+use super::{Child, Strings, child_of, execute};
+use crate::signal::AllBlocked;
+use libc::{c_int, c_void};
+use std::ffi::CStr;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Two system calls and no allocation do not need more.
+const STACK_LEN: usize = 16 * 1024;
+
+#[repr(align(16))]
+struct Stack([MaybeUninit<u8>; STACK_LEN]);
+
+/// What the child is to do, and what became of it.
+struct Order<'a> {
+    program: &'a CStr,
+    args: &'a Strings,
+    env: &'a Strings,
+    stdin: c_int,
+    error: Option<io::Error>,
+}
+
+/// Executes `program` in a new process: `stdin` is its standard input, its standard output is closed, standard error and
+/// what is not close-on-exec are this process's; its environment is empty. All signals are blocked in it: it calls
+/// `signal::unblock_all` when it can take them.
+pub fn start(program: &CStr, args: &Strings, stdin: BorrowedFd<'_>) -> io::Result<Child> {
+    let mut stack = Box::new(Stack([MaybeUninit::uninit(); STACK_LEN]));
+    let env = &Strings::new(Vec::new());
+    let mut order = Order { program, args, env, stdin: stdin.as_raw_fd(), error: None };
+    let mut pidfd: c_int = -1;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+    let blocked = AllBlocked::new()?;
+    // SAFETY: the end of the array is within its allocation.
+    let top = unsafe { stack.0.as_mut_ptr().add(STACK_LEN) };
+    // SAFETY: the stack is this call's own, aligned and, for what `enter` does, large enough; it and the order outlive
+    // the child's use of them, since CLONE_VFORK holds this thread until the child has executed a program or has
+    // ended. What the child shares with other threads it does not touch: it makes two system calls. No handler runs
+    // in it, for all signals are blocked.
+    let pid = unsafe {
+        libc::clone(enter, top.cast::<c_void>(), flags, (&raw mut order).cast::<c_void>(), &raw mut pidfd)
+    };
+    // SAFETY: as the system call's result says, the kernel has put a new descriptor here.
+    let child = unsafe { child_of(pid, pidfd) };
+    drop(blocked);
+    let child = child?;
+    match order.error {
+        None => Ok(child),
+        Some(error) => {
+            let _ = child.wait();
+            Err(error)
+        }
+    }
+}
+
+extern "C" fn enter(order: *mut c_void) -> c_int {
+    // SAFETY: `start` gives a pointer to an `Order` and does not touch it meanwhile.
+    let order = unsafe { &mut *order.cast::<Order<'_>>() };
+    // SAFETY: numbers only; the descriptor table is this child's own copy.
+    let taken = unsafe { libc::dup2(order.stdin, libc::STDIN_FILENO) };
+    if taken < 0 {
+        order.error = Some(io::Error::last_os_error());
+        return 1;
+    }
+    // SAFETY: as above.
+    unsafe { libc::close(libc::STDOUT_FILENO) };
+    order.error = Some(execute(order.program, order.args, order.env));
+    1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::CString;
+    use std::fs::read_to_string;
+    use std::io::Read;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+    use tempfile::NamedTempFile;
+
+    fn words(words: &[&str]) -> Strings {
+        Strings::new(words.iter().map(|word| CString::new(*word).unwrap()).collect())
+    }
+
+    #[test]
+    fn a_program_has_its_input_alone_and_no_environment() {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let script = "test -e /proc/self/fd/1 || echo closed >&0; env >&0; exit 7";
+        let child = start(c"/bin/sh", &words(&["sh", "-c", script]), theirs.as_fd()).unwrap();
+        drop(theirs);
+        let mut said = String::new();
+        ours.read_to_string(&mut said).unwrap();
+        assert_eq!(child.wait().unwrap().exit_status(), Some(7));
+        // What is left is the shell's own.
+        assert!(said.starts_with("closed\n") && !said.contains("HOME="), "{said}");
+    }
+
+    #[test]
+    fn a_program_takes_no_signal_yet_and_this_thread_takes_those_it_took() {
+        let (_ours, theirs) = UnixStream::pair().unwrap();
+        let copy = NamedTempFile::new().unwrap();
+        let path = copy.path().to_str().unwrap();
+        let mask = |path: &str| {
+            let status = read_to_string(path).unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
+            u64::from_str_radix(line.trim(), 16).unwrap()
+        };
+        let before = mask("/proc/thread-self/status");
+        let child = start(c"/bin/cp", &words(&["cp", "/proc/self/status", path]), theirs.as_fd()).unwrap();
+        assert_eq!(child.wait().unwrap().exit_status(), Some(0));
+        let signals = [1, 2, 15].iter().fold(0, |set, signal| set | 1 << (signal - 1));
+        assert_eq!(mask(path) & signals, signals);
+        assert_eq!(mask("/proc/thread-self/status"), before);
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_an_error_and_leaves_no_child() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let error = start(c"/nowhere", &words(&["x"]), ours.as_fd()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+}
