@@ -70,7 +70,7 @@ fn a_machine_killed_while_it_boots_is_told_and_leaves_nothing() {
     let killed = Instant::now();
     let run = finish(child, Vec::new()).expect(125);
     expect_nothing_running(&host, killed);
-    assert!(run.stderr.contains("signal: 9"), "{}", run.stderr);
+    assert!(run.stderr.contains("signal 9"), "{}", run.stderr);
     host.assert_clean();
 }
 
@@ -87,6 +87,6 @@ fn a_machine_killed_under_a_running_container_is_137() {
     kill_9(host.machine_pid());
     child.stdout = Some(out.into_inner());
     let run = finish(child, Vec::new()).expect(137);
-    assert!(run.stderr.contains("signal: 9"), "{}", run.stderr);
+    assert!(run.stderr.contains("signal 9"), "{}", run.stderr);
     host.assert_clean();
 }

@@ -14,7 +14,7 @@ mod wait;
 
 use crate::agent::{Conversation, Heard, Misbehaviour, Output, Phase, ProcessEnd};
 use crate::container::name::random;
-use crate::signals::{self, SignalFd};
+use crate::signals::{self, Insistence, SignalFd};
 use crate::sink::Sink;
 use crate::terminal::{self, Raw, Streams};
 use crate::timings::{Mark, Timings};
@@ -91,6 +91,8 @@ pub(crate) enum Ending {
     },
     /// A signal to us, before there was a process to pass it to.
     Interrupted(i32),
+    /// Signal after signal to us, which the process does not heed.
+    Insisted,
     HungUp {
         phase: Phase,
     },
@@ -132,6 +134,7 @@ pub(crate) struct Session<'a> {
     since: Instant,
     /// When the signals that are unanswered were sent.
     signalled: VecDeque<Instant>,
+    insistence: Insistence,
     hung_up: Option<Instant>,
 }
 
@@ -167,6 +170,7 @@ impl<'a> Session<'a> {
             raw: None,
             since: Instant::now(),
             signalled: VecDeque::new(),
+            insistence: Insistence::default(),
             hung_up: None,
         }
     }
@@ -273,6 +277,9 @@ impl<'a> Session<'a> {
             if signal == signals::SIGWINCH {
                 self.resize();
             } else if self.conversation.phase() == Phase::Up {
+                if self.insistence.grows(signal, Instant::now()) {
+                    return Some(Ending::Insisted);
+                }
                 // A signal is a dozen bytes, far below what a message may have.
                 let _ = put_from_host(&mut self.to_agent, &FromHost::signal(signal));
                 self.conversation.signal_sent();

@@ -14,7 +14,7 @@ use crate::boot::symbols;
 use crate::config::MachineConfig;
 use crate::vcpu;
 use crate::wire::{Counters, End, Event, MAX_MESSAGE, Marks, Request};
-use isopod_sys::{fdpass, signal};
+use isopod_sys::fdpass;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::{Errno, write};
 use rustix::process::{Signal, set_parent_process_death_signal, setsid};
@@ -34,11 +34,10 @@ use std::thread;
 /// What `client` calls this process, and how `main` knows that it is one.
 pub const NAME: &CStr = c"isopod-vmm";
 
-/// The whole life of a machine's process. Its standard input is the socket to the engine.
+/// The whole life of a machine's process. Its standard input is the socket to the engine. All signals stay blocked, as
+/// `client::start` left them: its end is the engine's to ask for, and SIGKILL needs no leave.
 pub fn main() -> ExitCode {
     let started = now();
-    // It was started with all of them blocked (`client::start`).
-    let _ = signal::unblock_all();
     // Otherwise it would be called after the link it was executed by.
     let _ = set_name(NAME);
     // If the engine is already gone the socket tells so; this is for the time after.

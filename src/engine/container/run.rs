@@ -243,6 +243,7 @@ fn limits(assist: Assist) -> Limits {
 /// | KVM could not go on; the agent broke the protocol | 125 | 125 |
 /// | no answer by the deadline | 125 | 137 and the reason |
 /// | a signal to us | 128 and its number | (passed on) |
+/// | three of SIGINT and SIGTERM within 3 s | | 137 and the reason |
 fn conclude(ending: Ending) -> Result<Exit> {
     let killed = |reason: String| Ok(Exit::new(KILLED, now()).because(reason));
     let guest = |what: &str| EngineError::new(Kind::Guest, what);
@@ -290,6 +291,9 @@ fn conclude(ending: Ending) -> Result<Exit> {
         Ending::Interrupted(signal) => {
             let code = u8::try_from(128 + signal).unwrap_or(KILLED);
             Ok(Exit::new(code, now()).because("broken off before it had started"))
+        }
+        Ending::Insisted => {
+            killed("the process did not end at three signals; its machine was ended".to_owned())
         }
         Ending::HungUp { phase: Phase::Up } => {
             killed("the guest's agent hung up; its machine was ended".to_owned())

@@ -29,8 +29,8 @@ struct Order<'a> {
 }
 
 /// Executes `program` in a new process: `stdin` is its standard input, its standard output is closed, standard error and
-/// what is not close-on-exec are this process's; its environment is empty. All signals are blocked in it: it calls
-/// `signal::unblock_all` when it can take them.
+/// what is not close-on-exec are this process's; its environment is empty. All signals are blocked in it, until it
+/// unblocks those that it can take.
 pub fn start(program: &CStr, args: &Strings, stdin: BorrowedFd<'_>) -> io::Result<Child> {
     let mut stack = Box::new(Stack([MaybeUninit::uninit(); STACK_LEN]));
     let env = &Strings::new(Vec::new());
