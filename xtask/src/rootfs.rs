@@ -30,6 +30,11 @@ pub(crate) fn run() -> Result<()> {
     let folder = workspace().join("target/rootfs");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let place = folder.join("demo.tar");
+    // A file that is written again is embedded again, and the program built again.
+    if fs::read(&place).is_ok_and(|there| there == bytes) {
+        progress.done(&format!("{} is made", place.display()));
+        return Ok(());
+    }
     let unfinished = folder.join("demo.tar.new");
     fs::write(&unfinished, &bytes).with_context(|| format!("cannot write {}", unfinished.display()))?;
     fs::rename(&unfinished, &place).with_context(|| format!("cannot put {} in place", place.display()))?;
