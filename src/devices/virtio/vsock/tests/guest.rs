@@ -2,7 +2,7 @@
 //! A guest's driver, as honest or as hostile as a test wants it: three rings in memory, and the device's own thread.
 
 use super::super::packet::{HEADER_LEN, HOST_CID, Header, Op, TYPE_STREAM};
-use super::super::{EVENT_QUEUE_SIZE, QUEUE_SIZE, Vsock};
+use super::super::{EVENT_QUEUE_SIZE, RX_SIZE, TX_SIZE, Vsock};
 use crate::virtio::{Bound, BoundQueue, GuestMemory, Interrupt, VirtioDevice};
 use std::collections::VecDeque;
 use std::os::unix::net::UnixStream;
@@ -42,7 +42,7 @@ struct Ring {
 impl Ring {
     fn new(index: u64, size: u16) -> Self {
         let kick = EventFd::new(EFD_NONBLOCK).unwrap();
-        let buffers = GuestAddress(BUFFERS + index * SLOT * u64::from(QUEUE_SIZE));
+        let buffers = GuestAddress(BUFFERS + index * SLOT * u64::from(TX_SIZE.max(RX_SIZE)));
         let base = GuestAddress(RING_SPACE * (index + 1));
         Self { base, buffers, size, next_descriptor: 0, available: 0, used: 0, kick }
     }
@@ -128,8 +128,8 @@ impl Guest {
             memory,
             device: Vsock::new(CID, PORT, agent).unwrap(),
             interrupt: Interrupt::new(EventFd::new(EFD_NONBLOCK).unwrap()),
-            rx: Ring::new(0, QUEUE_SIZE),
-            tx: Ring::new(1, QUEUE_SIZE),
+            rx: Ring::new(0, RX_SIZE),
+            tx: Ring::new(1, TX_SIZE),
             event: Ring::new(2, EVENT_QUEUE_SIZE),
             received: 0,
             sent: 0,
@@ -199,13 +199,13 @@ impl Guest {
         let lengths: Vec<_> = parts.iter().map(|part| u32::try_from(part.len()).unwrap()).collect();
         // The device may be at it as soon as it is offered: write into the slots first.
         for (index, part) in (self.tx.next_descriptor..).zip(&parts) {
-            self.memory.write_slice(part, self.tx.slot(index % QUEUE_SIZE)).unwrap();
+            self.memory.write_slice(part, self.tx.slot(index % TX_SIZE)).unwrap();
         }
         self.tx.add(&self.memory, &lengths, 0);
         // The slots are few, so no more than a quarter of them is ever under way.
         self.wait(|guest| {
             while guest.tx.take_used(&guest.memory).is_some() {}
-            (guest.tx.available.wrapping_sub(guest.tx.used) < QUEUE_SIZE / 4).then_some(())
+            (guest.tx.available.wrapping_sub(guest.tx.used) < TX_SIZE / 4).then_some(())
         });
     }
 
@@ -213,7 +213,7 @@ impl Guest {
     pub(super) fn send_descriptor(&mut self, addr: u64, len: u32, flags: u16) {
         let index = self.tx.next_descriptor;
         self.tx.put(&self.memory, index, Descriptor::new(addr, len, flags, index));
-        self.tx.next_descriptor = (index + 1) % QUEUE_SIZE;
+        self.tx.next_descriptor = (index + 1) % TX_SIZE;
         self.tx.offer(&self.memory, index);
     }
 
