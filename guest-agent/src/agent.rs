@@ -313,7 +313,7 @@ enum Watch {
     Output(StreamId),
 }
 
-/// Waits for everybody who has ended, among them the container's process.
+/// How the container's process ended. Others who were given to this process stay zombies; the machine ends with it.
 fn reap(process: &Process) -> Result<WaitIdStatus, Broken> {
     let status =
         waitid(WaitId::PidFd(process.child.pidfd.as_fd()), WaitIdOptions::EXITED).map_err(Broken::Wait)?;

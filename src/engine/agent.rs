@@ -59,6 +59,8 @@ pub(crate) enum Misbehaviour {
     Window(#[from] WindowError),
     #[error("it sent an answer to no question")]
     Answer,
+    #[error("it reads nothing of what it is told")]
+    Deaf,
     #[error("it reported an end no process can have (code {code:?}, signal {signal:?})")]
     Exit { code: Option<i32>, signal: Option<i32> },
 }

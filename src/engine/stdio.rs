@@ -12,13 +12,13 @@
 mod pass;
 mod wait;
 
-use crate::agent::{Conversation, Heard, Misbehaviour, Output, Phase, ProcessEnd};
+use crate::agent::{Conversation, Heard, INPUT_PIECE, Misbehaviour, Output, Phase, ProcessEnd};
 use crate::container::name::random;
 use crate::signals::{self, Insistence, SignalFd};
 use crate::sink::Sink;
 use crate::terminal::{self, Raw, Streams};
 use crate::timings::{Mark, Timings};
-use isopod_protocol::frame::put_from_host;
+use isopod_protocol::frame::{MAX_MESSAGE, put_from_host};
 use isopod_protocol::message::{Container, FailedKind, WindowSize};
 use isopod_protocol::{Decoder, FromHost};
 use isopod_vmm::{Counters, End, Event, Machine};
@@ -35,6 +35,8 @@ use wait::{Ready, Who};
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// More signals than this are not taken while none is answered.
 const MAX_UNANSWERED: usize = 32;
+/// More than a Start, a piece of input and the grants for gigabytes of output that wait to be sent at once.
+const MAX_UNSENT: usize = MAX_MESSAGE + INPUT_PIECE + 64 * 1024;
 const ENTROPY: usize = 32;
 /// Most reads of the agent's stream at a time; more than its windows hold.
 const PIECES: usize = 16;
@@ -196,7 +198,7 @@ impl<'a> Session<'a> {
         while !self.sinks.iter().all(Sink::is_empty) {
             let mut fds = vec![PollFd::new(self.signals, PollFlags::IN)];
             let waiting: Vec<usize> = (0..2).filter(|n| !self.sinks[*n].is_empty()).collect();
-            fds.extend(waiting.iter().map(|n| PollFd::from_borrowed_fd(self.fd_of(*n), PollFlags::OUT)));
+            fds.extend(waiting.iter().map(|n| PollFd::new(&self.sinks[*n], PollFlags::OUT)));
             match poll(&mut fds, None) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(_) => return,
@@ -245,6 +247,9 @@ impl<'a> Session<'a> {
             self.read_input();
         }
         self.talk();
+        if self.to_agent.len() > MAX_UNSENT {
+            return Some(Ending::Misbehaved(Misbehaviour::Deaf));
+        }
         if ready.has(Who::Machine) { self.machine_event(machine.event()) } else { None }
     }
 

@@ -19,8 +19,8 @@ use isopod_devices::vsock::Vsock;
 use isopod_fs::{Counters as FsCounters, IndexServer};
 use isopod_index::{Index, OpenError};
 use isopod_sys::map::FileMap;
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
-use kvm_ioctls::{IoEventAddress, VcpuFd, VmFd};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_xsave};
+use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -60,6 +60,8 @@ pub(crate) enum AssembleError {
     Config(#[from] ConfigError),
     #[error("KVM refuses (op={op})")]
     Kvm { op: &'static str, source: kvm_ioctls::Error },
+    #[error("this processor's extended state takes {0} bytes, more than the emulation assist can carry")]
+    ExtendedState(i32),
     #[error("cannot make the guest's memory")]
     Memory(#[from] MemoryError),
     #[error("cannot load the kernel")]
@@ -102,9 +104,19 @@ pub(crate) fn assemble(config: &MachineConfig, fds: Descriptors) -> Result<Assem
     let transports = plug(&vm, &memory, devices)?;
     let serial = fds.console.map(|out| serial(&vm, out)).transpose()?;
     let stats = vcpus.iter().filter_map(|vcpu| Stats::of(vcpu).ok()).collect();
-    let assist = (config.assist == Assist::Emulated).then(|| Layout::new(&supported));
+    let assist = (config.assist == Assist::Emulated).then(|| extended_state(&kvm, &supported)).transpose()?;
     let around = Surroundings { bus: Arc::new(Bus::new(transports, serial)), memory, assist };
     Ok(Assembled { vcpus, stats, image_counters, vm, around, kernel: fds.kernel })
+}
+
+/// Where the extended state's components lie, which the assist saves and restores a page of.
+fn extended_state(kvm: &Kvm, supported: &CpuId) -> Result<Layout, AssembleError> {
+    let len = kvm.check_extension_int(Cap::Xsave2);
+    if usize::try_from(len).is_ok_and(|len| len <= size_of::<kvm_xsave>()) {
+        Ok(Layout::new(supported))
+    } else {
+        Err(AssembleError::ExtendedState(len))
+    }
 }
 
 fn vcpus(vm: &VmFd, count: u8, supported: &CpuId) -> Result<Vec<VcpuFd>, AssembleError> {

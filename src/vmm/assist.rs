@@ -12,14 +12,20 @@
 //! | `0f ae /5` XRSTOR | the same | memory merged into the state, KVM_SET_XSAVE |
 
 use crate::arch::operand::{self, Instruction};
+use crate::arch::tables;
 use crate::memory::GuestMemory;
 use crate::raw;
 use kvm_bindings::{CpuId, kvm_xsave};
 use kvm_ioctls::VcpuFd;
+use rustix::io::Errno;
 use vm_memory::{Bytes, GuestAddress};
 
 const BREAKPOINT: u8 = 3;
+const GENERAL_PROTECTION: u8 = 13;
 const PAGE_FAULT: u8 = 14;
+/// A page fault's error code (Intel SDM volume 3, 4.7): the page is there, it was a write.
+const PRESENT: u32 = 1;
+const WRITE: u32 = 2;
 const INT3: u8 = 0xcc;
 const FWAIT: u8 = 0x9b;
 const XSAVE_GROUP: u8 = 0xae;
@@ -120,11 +126,15 @@ fn save(
     let wanted = mask & components(layout);
     let end = extent(layout, wanted);
     if let Err(address) = access(vcpu, memory, instruction.address, Access::Read(&mut image[..end])) {
-        return fault(vcpu, address, false);
+        return fault(vcpu, address, WRITE);
+    }
+    let sregs = vcpu.get_sregs()?;
+    if let Some(address) = tables::read_only(memory, &sregs, instruction.address, end) {
+        return fault(vcpu, address, PRESENT | WRITE);
     }
     merge(&mut image, &state, layout, wanted);
     if let Err(address) = access(vcpu, memory, instruction.address, Access::Write(&image[..end])) {
-        return fault(vcpu, address, true);
+        return fault(vcpu, address, WRITE);
     }
     skip(vcpu, instruction.length)?;
     Ok(Mended::Yes)
@@ -141,11 +151,18 @@ fn restore(
     let mut image = vec![0; STATE_LEN];
     let end = extent(layout, wanted);
     if let Err(address) = access(vcpu, memory, instruction.address, Access::Read(&mut image[..end])) {
-        return fault(vcpu, address, false);
+        return fault(vcpu, address, 0);
     }
     let mut state = area_of(&vcpu.get_xsave()?);
     merge(&mut state, &image, layout, wanted);
-    raw::set_xsave(vcpu, &xsave_of(&state))?;
+    if let Err(error) = raw::set_xsave(vcpu, &xsave_of(&state)) {
+        if error.errno() != Errno::INVAL.raw_os_error() {
+            return Err(error);
+        }
+        // Reserved bits, as a signal frame that somebody has written to can have: the guest's to answer for.
+        inject(vcpu, GENERAL_PROTECTION, Some(0))?;
+        return Ok(Mended::Yes);
+    }
     skip(vcpu, instruction.length)?;
     Ok(Mended::Yes)
 }
@@ -223,11 +240,11 @@ fn access(vcpu: &VcpuFd, memory: &GuestMemory, address: u64, mut what: Access<'_
 }
 
 /// The guest's own page fault, which its kernel has a fix-up for where user memory is meant.
-fn fault(vcpu: &VcpuFd, address: u64, write: bool) -> Result<Mended, kvm_ioctls::Error> {
+fn fault(vcpu: &VcpuFd, address: u64, code: u32) -> Result<Mended, kvm_ioctls::Error> {
     let mut sregs = vcpu.get_sregs()?;
     sregs.cr2 = address;
     vcpu.set_sregs(&sregs)?;
-    inject(vcpu, PAGE_FAULT, Some(u32::from(write) << 1))?;
+    inject(vcpu, PAGE_FAULT, Some(code))?;
     Ok(Mended::Yes)
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a machine is. Checked once, in the machine's own process, before anything is made from it.
+//! What a machine is. Checked by who asks for one, for the sake of the error, and again in the machine's own process.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;

@@ -64,7 +64,8 @@ pub fn main() -> ExitCode {
 /// Starts the vCPUs and serves the engine; `None` if the engine went away.
 fn run(machine: Assembled, mut marks: Marks, socket: BorrowedFd<'_>) -> Option<End> {
     marks.assembled = now();
-    let Assembled { vcpus, stats, image_counters, vm: _vm, around, kernel } = machine;
+    // The memory goes last: bindings drop in reverse.
+    let Assembled { around, stats, image_counters, kernel, vm: _vm, vcpus } = machine;
     let (ends, first_end) = mpsc::sync_channel(vcpus.len());
     let bell = match eventfd(0, EventfdFlags::CLOEXEC) {
         Ok(bell) => bell,

@@ -24,7 +24,7 @@ pub(crate) fn kvm_from(fd: OwnedFd) -> Kvm {
 
 /// Gives all of `memory` to the guest, a slot a region.
 ///
-/// `vm` must be gone before `memory` is: `Machine` owns both and drops them in that order.
+/// `vm` must be gone before `memory` is: `Assembled` owns both and drops them in that order, as does who takes it apart.
 pub(crate) fn set_memory(vm: &VmFd, memory: &GuestMemoryMmap<()>) -> Result<(), kvm_ioctls::Error> {
     for (slot, region) in (0u32..).zip(memory.iter()) {
         let host = memory
@@ -50,9 +50,9 @@ pub(crate) fn internal_suberror(vcpu: &mut VcpuFd) -> u32 {
     unsafe { run.__bindgen_anon_1.internal.suberror }
 }
 
-/// Sets the whole extended state from one page, the size that KVM_CHECK_EXTENSION(KVM_CAP_XSAVE2) was checked to be.
+/// Sets the whole extended state from one page: `assemble` refuses to help a guest whose state is larger.
 pub(crate) fn set_xsave(vcpu: &VcpuFd, xsave: &kvm_xsave) -> Result<(), kvm_ioctls::Error> {
-    // SAFETY: KVM reads at most KVM_CAP_XSAVE2 bytes, which `assist` checked to be no more than this structure has.
+    // SAFETY: KVM reads at most KVM_CAP_XSAVE2 bytes, which `assemble` found to be no more than this structure has.
     unsafe { vcpu.set_xsave(xsave) }
 }
 

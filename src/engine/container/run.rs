@@ -19,6 +19,7 @@ use crate::images::{Defaults, Images};
 use crate::kernel::{self, Kernel};
 use crate::kvm::{self, Kvm};
 use crate::signals;
+use crate::sink::own_description;
 use crate::stdio::{Ending, Limits, Parts, Session, Waiting, Watched};
 use crate::terminal::Streams;
 use crate::timings::{Mark, Timings};
@@ -31,6 +32,7 @@ use isopod_vmm::config::Assist;
 use isopod_vmm::{End, Event, Machine, MachineConfig};
 use prost::Message;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::dup;
 use rustix::stdio::stderr;
 use rustix::system::sysinfo;
 use std::env;
@@ -41,6 +43,8 @@ use std::path::Path;
 use std::time::Duration;
 
 const START_TIMEOUT: &str = "ISOPOD_START_TIMEOUT";
+/// A day.
+const MAX_START_TIMEOUT: u64 = 86_400;
 /// What the host adds to a Start when it is sent: the time, entropy, a size.
 const ADDED_LATER: usize = 256;
 
@@ -77,7 +81,6 @@ pub(crate) fn run(context: Context<'_>, spec: ContainerSpec) -> Result<Finished>
         return Err(EngineError::new(Kind::Invalid, "the input device is not a TTY")
             .hint("leave -t out, or run it from a terminal"));
     }
-    let signals = signals::take().map_err(EngineError::io("cannot take signals"))?;
     let image = images.resolve(&spec.image)?;
     timings.mark(Mark::ImageResolved);
     let prepared = prepare(image, &spec, data_root, run_root)?;
@@ -92,6 +95,9 @@ pub(crate) fn run(context: Context<'_>, spec: ContainerSpec) -> Result<Finished>
         record.command.clone_from(&args);
         record
     };
+    let limits = limits(prepared.kvm.host.assist)?;
+    // Until here a signal may simply end us: there is nothing to clean up.
+    let signals = signals::take().map_err(EngineError::io("cannot take signals"))?;
     let mut owned = records.create(spec.name.clone(), record)?;
     timings.mark(Mark::Recorded);
     let hostname =
@@ -99,17 +105,22 @@ pub(crate) fn run(context: Context<'_>, spec: ContainerSpec) -> Result<Finished>
     let container = process::container(&spec, &prepared.defaults, args.clone(), &hostname);
 
     let mut trouble = Vec::new();
-    let limits = limits(prepared.kvm.host.assist);
+    let mut session = None;
     let result =
         check_length(&container).and_then(|()| start(prepared, &spec)).and_then(|(machine, agent)| {
             let parts = Parts { agent, streams, signals: &signals, container, limits, timings };
-            attend(machine, parts, &mut owned, records, &mut trouble)
+            let session = session.insert(Session::new(parts, spec.process.terminal));
+            attend(machine, session, &mut owned, records, &mut trouble)
         });
     let exit = match &result {
         Ok(exit) => exit.clone(),
         Err(error) => Exit::new(exit_code(error.kind()), now()).because(error.to_string()),
     };
     trouble.extend(owned.change(Change::End(exit)).err());
+    // Only now, for it waits for whoever reads our output.
+    if let Some(mut session) = session {
+        session.flush();
+    }
     if spec.remove {
         trouble.extend(records.remove_owned(owned).err());
     }
@@ -134,7 +145,8 @@ fn prepare(image: Image, spec: &ContainerSpec, data_root: &Path, run_root: &Path
     let console = match &spec.machine.console {
         None => None,
         Some(Console::Stderr) => {
-            let copy = stderr().try_clone_to_owned();
+            // Its own description, which does not wait: whoever stops reading stderr must not stop the guest.
+            let copy = own_description(stderr()).or_else(|_| dup(stderr()));
             Some(File::from(copy.map_err(EngineError::io("cannot give stderr to the console"))?))
         }
         Some(Console::File(path)) => {
@@ -200,7 +212,7 @@ fn start(prepared: Prepared, spec: &ContainerSpec) -> Result<(Machine, OwnedFd)>
 /// Stays with the machine until it is known how the container ended, and the machine is gone.
 fn attend(
     mut machine: Machine,
-    parts: Parts<'_>,
+    session: &mut Session<'_>,
     owned: &mut Owned,
     records: &Records,
     trouble: &mut Vec<EngineError>,
@@ -210,8 +222,6 @@ fn attend(
     trouble.extend(owned.change(Change::Start).err());
     trouble.extend(records.sweep().err());
 
-    let terminal = owned.record.spec.process.terminal;
-    let mut session = Session::new(parts, terminal);
     let mut up = || trouble.extend(owned.change(Change::Up { at: now() }).err());
     let ending = session.serve(&mut machine, &mut up);
     if matches!(ending, Ending::Exited(_)) {
@@ -219,18 +229,28 @@ fn attend(
     }
     machine.kill();
     session.torn_down();
-    session.flush();
     conclude(ending)
 }
 
 /// The deadlines for this kind of KVM, unless the user knows better.
-fn limits(assist: Assist) -> Limits {
+fn limits(assist: Assist) -> Result<Limits> {
     let (start, signal) = match assist {
         Assist::None => (20, 10),
         Assist::Emulated => (240, 60),
     };
-    let asked = env::var(START_TIMEOUT).ok().and_then(|v| v.trim().parse().ok()).filter(|s| *s > 0);
-    Limits { start: Duration::from_secs(asked.unwrap_or(start)), signal: Duration::from_secs(signal) }
+    let start = match env::var(START_TIMEOUT) {
+        Ok(asked) => seconds(&asked)?,
+        Err(_) => start,
+    };
+    Ok(Limits { start: Duration::from_secs(start), signal: Duration::from_secs(signal) })
+}
+
+fn seconds(asked: &str) -> Result<u64> {
+    let seconds = asked.trim().parse().ok().filter(|seconds| (1..=MAX_START_TIMEOUT).contains(seconds));
+    seconds.ok_or_else(|| {
+        EngineError::new(Kind::Invalid, format!("{START_TIMEOUT}={asked:?} is not a number of seconds"))
+            .hint(format!("1 to {MAX_START_TIMEOUT}, without a unit"))
+    })
 }
 
 /// What each ending means to who started the container.

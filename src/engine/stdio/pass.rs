@@ -64,7 +64,11 @@ impl<'a> Session<'a> {
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
             match retry_on_intr(|| send(&self.agent, &self.to_agent[self.sent..], flags)) {
                 Ok(n) => self.sent += n,
-                Err(Errno::AGAIN) => return,
+                Err(Errno::AGAIN) => {
+                    self.to_agent.drain(..self.sent);
+                    self.sent = 0;
+                    return;
+                }
                 // It has hung up; reading tells.
                 Err(_) => break,
             }

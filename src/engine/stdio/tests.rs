@@ -328,3 +328,28 @@ fn an_agent_that_floods_us_with_empty_frames_leaves_room_for_others() {
     stage.machine.write_all(b"x").unwrap();
     assert_eq!(stage.ending(), Ending::Machine { end: End::Panicked, phase: Phase::Up });
 }
+
+#[test]
+fn an_agent_that_grants_room_but_reads_nothing_gets_no_more_than_buffers_hold() {
+    let mut stage = stage(LONG, |mut agent| {
+        agent.hello();
+        for _ in 0..100 {
+            thread::sleep(Duration::from_millis(10));
+            let mut grant = Vec::new();
+            put_window(&mut grant, StreamId::STDIN, 64 * 1024);
+            let _ = agent.stream.write_all(&grant);
+        }
+        thread::sleep(Duration::from_secs(1));
+    });
+    let mut stdin = stage.stdin.take().unwrap();
+    let typist = thread::spawn(move || {
+        let mut taken = 0;
+        while taken < 8 << 20 && stdin.write_all(&[7; 4096]).is_ok() {
+            taken += 4096;
+        }
+        taken
+    });
+    // It claims to have taken what was never sent.
+    assert!(matches!(stage.ending(), Ending::Misbehaved(Misbehaviour::Window(_))));
+    assert!(typist.join().unwrap() < 2 << 20);
+}

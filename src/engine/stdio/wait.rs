@@ -34,32 +34,30 @@ impl Ready {
     }
 }
 
-impl<'a> Session<'a> {
-    pub(super) fn wait(&self, machine: &dyn Watched) -> Ready {
+impl Session<'_> {
+    pub(super) fn wait<'s>(&'s self, machine: &'s dyn Watched) -> Ready {
         let mut fds = Vec::with_capacity(6);
         let mut who = Vec::with_capacity(6);
-        let mut add = |fd: BorrowedFd<'a>, flags, name| {
+        let mut add = |fd: BorrowedFd<'s>, flags, name| {
             fds.push(PollFd::from_borrowed_fd(fd, flags));
             who.push(name);
         };
         for (n, output) in [Who::Stdout, Who::Stderr].into_iter().enumerate() {
             if !self.sinks[n].is_empty() {
-                add(self.fd_of(n), PollFlags::OUT, output);
+                add(self.sinks[n].as_fd(), PollFlags::OUT, output);
             }
         }
-        if self.input == Input::Open && self.conversation.input_room() > 0 {
+        // What the agent does not read of ours is not added to, whatever room it says it has.
+        if self.input == Input::Open && self.to_agent.is_empty() && self.conversation.input_room() > 0 {
             add(self.streams.stdin, PollFlags::IN, Who::Stdin);
         }
         if self.conversation.unanswered() < MAX_UNANSWERED {
             add(self.signals.as_fd(), PollFlags::IN, Who::Signals);
         }
-        let mut fds: Vec<PollFd<'_>> = fds;
-        fds.push(PollFd::from_borrowed_fd(machine.fd(), PollFlags::IN));
-        who.push(Who::Machine);
+        add(machine.fd(), PollFlags::IN, Who::Machine);
         if self.hung_up.is_none() {
             let out = if self.sent < self.to_agent.len() { PollFlags::OUT } else { PollFlags::empty() };
-            fds.push(PollFd::new(&self.agent, PollFlags::IN | out));
-            who.push(Who::Agent);
+            add(self.agent.as_fd(), PollFlags::IN | out, Who::Agent);
         }
         let timeout = self.deadline().map(|(at, ..)| timespec(at.saturating_duration_since(Instant::now())));
         // Interrupted or failed, there is nothing to do but look again; the deadline is looked at in any case.
@@ -71,10 +69,6 @@ impl<'a> Session<'a> {
                 .map(|(who, _)| who)
                 .collect(),
         )
-    }
-
-    pub(super) fn fd_of(&self, sink: usize) -> BorrowedFd<'a> {
-        if sink == 0 { self.streams.stdout } else { self.streams.stderr }
     }
 }
 

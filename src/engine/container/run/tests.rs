@@ -73,3 +73,12 @@ fn arguments_that_no_message_holds_are_refused() {
     assert_eq!(check_length(&container).unwrap_err().kind(), Kind::Invalid);
     check_length(&Container::default()).unwrap();
 }
+
+#[test]
+fn a_start_timeout_is_a_number_of_seconds_that_a_clock_can_reach() {
+    assert_eq!(seconds(" 30 ").unwrap(), 30);
+    for bad in ["0", "20s", "-1", "", "18446744073709551615"] {
+        let error = seconds(bad).unwrap_err();
+        assert!(error.kind() == Kind::Invalid && error.to_string().contains(START_TIMEOUT), "{bad}");
+    }
+}

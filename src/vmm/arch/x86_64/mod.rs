@@ -6,4 +6,5 @@ pub(crate) mod layout;
 pub(crate) mod mptable;
 pub(crate) mod operand;
 pub(crate) mod start;
+pub(crate) mod tables;
 pub(crate) mod zeropage;
