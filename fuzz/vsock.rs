@@ -13,6 +13,8 @@ use vm_memory::{Bytes, GuestAddress};
 
 const RX: usize = 0;
 const TX: usize = 1;
+/// What the device offers.
+const RX_SIZE: usize = 64;
 const HEADER_LEN: u32 = 44;
 const GUEST: u64 = 3;
 const PORT: u32 = 1024;
@@ -72,8 +74,10 @@ struct Guest {
     host: Option<UnixStream>,
     slot: u64,
     received: u32,
-    /// Where the buffers of each chain for packets begin, by its head.
-    posted: [u64; 256],
+    /// Where the buffers of each chain for packets begin, by its head, and how many they are.
+    posted: [(u64, u16); RX_SIZE],
+    /// Buffers for packets that the device has; the ring holds no more than its size.
+    open: u16,
 }
 
 pub(crate) fn packets(bytes: &[u8]) {
@@ -85,8 +89,14 @@ pub(crate) fn packets(bytes: &[u8]) {
     let (host, agent) = UnixStream::pair().expect("a pair of sockets");
     host.set_nonblocking(true).expect("a socket can be told not to block");
     let device = Vsock::new(GUEST, PORT, agent).expect("a socket can be told not to block");
-    let mut guest =
-        Guest { machine: Machine::new(device), host: Some(host), slot: 0, received: 0, posted: [0; 256] };
+    let mut guest = Guest {
+        machine: Machine::new(device),
+        host: Some(host),
+        slot: 0,
+        received: 0,
+        posted: [(0, 0); RX_SIZE],
+        open: 0,
+    };
     guest.machine.set_up();
     if input.skips_connect != Some(true) {
         guest.post(4000, false);
@@ -150,7 +160,10 @@ impl Guest {
             }
             Step::HostEnds => drop(self.host.as_ref().map(|host| host.shutdown(Shutdown::Write))),
             Step::HostLeaves => self.host = None,
-            Step::Restart => self.machine.set_up(),
+            Step::Restart => {
+                self.machine.set_up();
+                self.open = 0;
+            }
             Step::Settle => {
                 self.machine.settle(TX);
                 self.look();
@@ -179,30 +192,37 @@ impl Guest {
     }
 
     fn post(&mut self, len: u16, is_split: bool) {
+        if usize::from(self.open) + 2 > RX_SIZE {
+            return;
+        }
         let slot = self.next_slot();
         let len = u32::from(len % 4096).max(1);
         let buffer = |addr, len| Buffer { addr, len, is_writable: true };
-        let head = if is_split && len > HEADER_LEN {
+        let chain = if is_split && len > HEADER_LEN {
             let rest = buffer(slot + u64::from(HEADER_LEN), len - HEADER_LEN);
-            self.machine.add(RX, &[buffer(slot, HEADER_LEN), rest])
+            vec![buffer(slot, HEADER_LEN), rest]
         } else {
-            self.machine.add(RX, &[buffer(slot, len)])
+            vec![buffer(slot, len)]
         };
-        self.posted[usize::from(head)] = slot;
+        let buffers = if chain.len() > 1 { 2 } else { 1 };
+        let head = self.machine.add(RX, &chain);
+        self.posted[usize::from(head)] = (slot, buffers);
+        self.open += buffers;
     }
 
     /// What came, in buffers that are each in one piece.
     fn look(&mut self) {
         while let Some((head, written)) = self.machine.driver.take_used(RX) {
             assert!(written == 0 || written >= HEADER_LEN, "half a header");
-            let slot =
-                usize::try_from(head).ok().and_then(|head| self.posted.get(head)).expect("it was posted");
+            let posted = usize::try_from(head).ok().and_then(|head| self.posted.get(head));
+            let (slot, buffers) = *posted.expect("it was posted");
+            self.open = self.open.saturating_sub(buffers);
             if written > 0 {
                 let mut header = [0; 44];
                 self.machine
                     .driver
                     .memory
-                    .read_slice(&mut header, GuestAddress(*slot))
+                    .read_slice(&mut header, GuestAddress(slot))
                     .expect("it is in memory");
                 let field =
                     |at: usize| u32::from_le_bytes(*header[at..].first_chunk().expect("it is 44 bytes"));
