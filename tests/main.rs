@@ -6,7 +6,9 @@
 
 mod support;
 
+mod archives;
 mod command_line;
+mod confinement;
 mod distribution_image;
 mod exit_codes;
 mod failures;
@@ -19,3 +21,4 @@ mod security_defaults;
 mod signals;
 mod stdio;
 mod terminal;
+mod timings;

@@ -72,6 +72,13 @@ impl Host {
         self.root.path().join(name)
     }
 
+    /// A file of the test's own.
+    pub(crate) fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.scratch(name);
+        fs::write(&path, bytes).expect("a file of our own");
+        path
+    }
+
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_isopod"));
         command
