@@ -89,16 +89,18 @@ impl VirtioDevice for Fs {
     fn stop(&mut self) -> Vec<BoundQueue> {
         self.engine.stop()
     }
+
+    fn reset(&mut self) {
+        if let Some(session) = self.engine.idle_mut() {
+            session.server.reset();
+        }
+    }
 }
 
 impl Handler for Session {
     fn wake(&mut self, wake: Wake, port: &mut Port) -> Result<(), Broken> {
         let Wake::Kick(queue) = wake else { return Ok(()) };
         port.serve(queue, |memory, chain| self.answer(memory, chain))
-    }
-
-    fn end(&mut self) {
-        self.server.reset();
     }
 }
 

@@ -78,6 +78,10 @@ pub trait VirtioDevice: Send + Debug {
     /// Takes the queues and serves them, on a thread of its own.
     fn start(&mut self, bound: Bound) -> Result<(), StartError>;
 
-    /// Ends what `start` began and gives the queues back; reset, pause and unplug are all of them `stop`.
+    /// Ends what `start` began and gives the queues back; reset, pause and unplug are all of them `stop`. What was agreed
+    /// with the driver stays, for it may go on.
     fn stop(&mut self) -> Vec<BoundQueue>;
+
+    /// The driver is gone: forgets what belongs to its time. Comes after `stop`.
+    fn reset(&mut self);
 }

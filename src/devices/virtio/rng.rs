@@ -55,6 +55,8 @@ impl VirtioDevice for Rng {
     fn stop(&mut self) -> Vec<BoundQueue> {
         self.0.stop()
     }
+
+    fn reset(&mut self) {}
 }
 
 impl Handler for Source {

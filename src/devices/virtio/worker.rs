@@ -45,9 +45,6 @@ pub trait Handler: Debug + Send + 'static {
     }
 
     fn wake(&mut self, wake: Wake, port: &mut Port) -> Result<(), Broken>;
-
-    /// The device stops: drop what belongs to this driver's time. No queue may be touched any more.
-    fn end(&mut self) {}
 }
 
 /// A device's handler: here while there is no driver, with its worker while there is one.
@@ -70,6 +67,14 @@ impl<H: Handler> Engine<H> {
                 *self = other;
                 Err(StartError::NotIdle { device })
             }
+        }
+    }
+
+    /// The handler, to be changed while there is no worker.
+    pub fn idle_mut(&mut self) -> Option<&mut H> {
+        match self {
+            Self::Idle(handler) => Some(handler),
+            Self::Running(_) | Self::Lost => None,
         }
     }
 
@@ -135,7 +140,6 @@ fn run<H: Handler>(mut port: Port, mut handler: H) -> (H, Vec<BoundQueue>) {
         port.interrupt().needs_reset();
         port.wait_for_stop();
     }
-    handler.end();
     (handler, port.into_queues())
 }
 

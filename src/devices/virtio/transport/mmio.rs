@@ -211,15 +211,21 @@ impl MmioTransport {
         match effect {
             Effect::Nothing => {}
             Effect::Start => self.start(),
-            Effect::Stop => drop(self.device.stop()),
+            Effect::Stop => self.stop(),
             Effect::Reset => {
-                drop(self.device.stop());
+                self.stop();
                 self.interrupt.clear();
                 self.accepted = Accepted::default();
                 (self.device_features_sel, self.driver_features_sel, self.queue_sel) = (0, 0, 0);
                 self.queues.iter_mut().for_each(QueueRegisters::reset);
             }
         }
+    }
+
+    /// The driver is gone, or has given up.
+    fn stop(&mut self) {
+        drop(self.device.stop());
+        self.device.reset();
     }
 
     /// The driver is ready. A device that cannot start, or lacks a queue, asks for a reset instead.

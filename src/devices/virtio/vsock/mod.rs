@@ -85,10 +85,9 @@ impl VirtioDevice for Vsock {
         self.engine.start("vsock", bound)
     }
 
-    /// The connection stays, and goes on with the next start.
     fn stop(&mut self) -> Vec<BoundQueue> {
         let mut queues = self.engine.stop();
-        if let Engine::Idle(service) = &mut self.engine
+        if let Some(service) = self.engine.idle_mut()
             && service.buffer.take().is_some()
             && let Some(rx) = queues.get_mut(RX)
         {
@@ -97,6 +96,9 @@ impl VirtioDevice for Vsock {
         }
         queues
     }
+
+    /// The connection stays, and goes on with the next start: there is one in the machine's life.
+    fn reset(&mut self) {}
 }
 
 /// The muxer at work on the queues.

@@ -68,6 +68,8 @@ impl VirtioDevice for Device {
     fn stop(&mut self) -> Vec<BoundQueue> {
         self.engine.stop()
     }
+
+    fn reset(&mut self) {}
 }
 
 struct Bench {
