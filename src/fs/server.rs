@@ -7,6 +7,8 @@
 //!      ▲  all else: EIO         │
 //!      └─── DESTROY, reset ─────┘
 //! ```
+//! The guest's kernel may go on with another server than the one it negotiated with, of the same files: `session` is
+//! all that one has to know, and `resume` tells it.
 //!
 //! What is asked of the guest's kernel aims at few requests and few of its instructions: names, attributes, link targets
 //! and the absence of a name are good for ever; OPEN, OPENDIR and FLUSH are answered ENOSYS, after which it does not send
@@ -62,6 +64,21 @@ impl Server {
     /// The guest's kernel is gone, and with it what was negotiated.
     pub fn reset(&mut self) {
         self.session = None;
+    }
+
+    /// The flags agreed on, if INIT was.
+    pub fn session(&self) -> Option<u32> {
+        self.session
+    }
+
+    /// Goes on with what another server agreed on; gives back the flags that this one never would.
+    pub fn resume(&mut self, session: Option<u32>) -> Result<(), u32> {
+        let unknown = session.unwrap_or_default() & !WANTED;
+        if unknown != 0 {
+            return Err(unknown);
+        }
+        self.session = session;
+        Ok(())
     }
 
     /// Answers one request, and gives the length of the answer; 0 if there is to be none, or no room for one.

@@ -215,6 +215,24 @@ fn a_second_init_negotiates_again() {
 }
 
 #[test]
+fn a_session_goes_on_with_another_server() {
+    let first = ready();
+    let mut second = fresh();
+    second.resume(first.session()).unwrap();
+    assert_eq!(second.session(), first.session());
+    assert!(matches!(lookup(&mut second, 1, "hello"), Answer::Body(_)));
+    second.resume(fresh().session()).unwrap();
+    assert_eq!(lookup(&mut second, 1, "hello"), Answer::Error(Errno::IO));
+}
+
+#[test]
+fn a_session_with_flags_that_are_never_agreed_on_does_not_go_on() {
+    let mut server = fresh();
+    assert_eq!(server.resume(Some(WANTED | 1 << 31)), Err(1 << 31));
+    assert_eq!(server.session(), None);
+}
+
+#[test]
 fn look_ups_give_all_there_is_to_know_for_ever() {
     let mut server = ready();
     let body = lookup(&mut server, 1, "hello").body();
