@@ -7,7 +7,7 @@
 
 use super::chain::{Broken, Chain};
 use super::worker::{Engine, Handler, Port, Wake};
-use super::{Bound, BoundQueue, GuestMemory, StartError, VirtioDevice};
+use super::{Bound, BoundQueue, DeviceState, GuestMemory, RestoreError, SaveError, StartError, VirtioDevice};
 use isopod_fs::{Counters, FileSystem, MAX_REQUEST, Reply, Server};
 use isopod_sys::volatile::pread_into;
 use std::fs::File;
@@ -94,6 +94,22 @@ impl VirtioDevice for Fs {
         if let Some(session) = self.engine.idle_mut() {
             session.server.reset();
         }
+    }
+
+    fn save(&self) -> Result<DeviceState, SaveError> {
+        let session = self.engine.idle().ok_or(SaveError::NotIdle)?;
+        Ok(DeviceState::Fs { session: session.server.session() })
+    }
+
+    fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
+        let DeviceState::Fs { session: agreed } = state else {
+            return Err(RestoreError::OTHER_DEVICE);
+        };
+        let session = self.engine.idle_mut().ok_or(RestoreError::NotFresh)?;
+        session.server.resume(*agreed).map_err(|_| RestoreError::Field {
+            field: "device.session",
+            why: "flags this server never agrees to",
+        })
     }
 }
 

@@ -5,6 +5,7 @@
 //! The line is edge-triggered, so the bit is always set before the eventfd is written: a driver that clears
 //! the older of two bits still gets the second edge, and looks at the rings after it acknowledged.
 
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -23,6 +24,14 @@ struct Shared {
     generation: AtomicU32,
     needs_reset: AtomicBool,
     line: EventFd,
+}
+
+/// What of it a driver can see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct InterruptState {
+    pub(crate) status: u32,
+    pub(crate) generation: u32,
+    pub(crate) needs_reset: bool,
 }
 
 impl Interrupt {
@@ -74,8 +83,35 @@ impl Interrupt {
         self.0.needs_reset.store(false, Ordering::SeqCst);
     }
 
+    pub(crate) fn save(&self) -> InterruptState {
+        InterruptState {
+            status: self.status(),
+            generation: self.generation(),
+            needs_reset: self.is_reset_needed(),
+        }
+    }
+
+    /// No worker may be running. The line stays as it is.
+    pub(crate) fn restore(&self, state: InterruptState) {
+        self.0.status.store(state.status, Ordering::SeqCst);
+        self.0.generation.store(state.generation, Ordering::SeqCst);
+        self.0.needs_reset.store(state.needs_reset, Ordering::SeqCst);
+    }
+
+    /// Raises the line again if the driver has not acknowledged: KVM passes an edge on in its own time, so one may be lost
+    /// when a machine is saved. One too many costs the driver a look at the rings.
+    pub(crate) fn repeat(&self) {
+        if self.status() != 0 {
+            self.raise_line();
+        }
+    }
+
     fn raise(&self, bit: u32) {
         self.0.status.fetch_or(bit, Ordering::SeqCst);
+        self.raise_line();
+    }
+
+    fn raise_line(&self) {
         match self.0.line.write(1) {
             Ok(()) => {}
             // The counter is full: the line has been raised four billion times and is not forgotten.

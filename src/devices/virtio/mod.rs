@@ -5,9 +5,12 @@
 //! `stop`. Registers, features and the status machine are the transport's; the loop over the queues is the worker's.
 //!
 //! ```text
-//!                  DRIVER_OK: start(Bound) ─────────────► worker owns queues, memory, interrupt
-//!    idle ◄───────────────────────────────── stop() ────── and gives all of it back
-//!             reset, FAILED, or the machine's end
+//!               DRIVER_OK, resume: start(Bound) ────────► worker owns queues, memory, interrupt
+//!    idle ◄─────────────────────────────────── stop() ───── and gives all of it back
+//!     │ ▲       pause, reset, FAILED, or the machine's end
+//!     │ └─ restore(state), of a device that was never started
+//!     ├─── save(): what it remembers between a stop and the next start
+//!     └─── reset(), after the stop of a reset or of FAILED: it forgets that
 //! ```
 
 pub mod chain;
@@ -17,13 +20,15 @@ pub mod features;
 pub mod fs;
 pub mod interrupt;
 pub mod rng;
+pub mod state;
 pub mod status;
 pub mod transport;
 pub mod vsock;
 pub mod worker;
 
 pub use interrupt::Interrupt;
-pub use transport::MmioTransport;
+pub use state::{DeviceState, RestoreError, SaveError};
+pub use transport::{MmioTransport, TransportState};
 
 use std::fmt::Debug;
 use std::io;
@@ -84,4 +89,10 @@ pub trait VirtioDevice: Send + Debug {
 
     /// The driver is gone: forgets what belongs to its time. Comes after `stop`.
     fn reset(&mut self);
+
+    /// What it remembers between a stop and the next start. Changes nothing, and may be asked again.
+    fn save(&self) -> Result<DeviceState, SaveError>;
+
+    /// Remembers what another of its kind did; for a device that was never started. What is refused changes nothing.
+    fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError>;
 }

@@ -6,7 +6,7 @@
 
 use super::chain::{Broken, Chain};
 use super::worker::{Engine, Handler, Port, Wake};
-use super::{Bound, BoundQueue, GuestMemory, StartError, VirtioDevice};
+use super::{Bound, BoundQueue, DeviceState, GuestMemory, RestoreError, SaveError, StartError, VirtioDevice};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 const DEVICE_ID: u32 = 4;
@@ -57,6 +57,14 @@ impl VirtioDevice for Rng {
     }
 
     fn reset(&mut self) {}
+
+    fn save(&self) -> Result<DeviceState, SaveError> {
+        Ok(DeviceState::Rng)
+    }
+
+    fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
+        if matches!(state, DeviceState::Rng) { Ok(()) } else { Err(RestoreError::OTHER_DEVICE) }
+    }
 }
 
 impl Handler for Source {

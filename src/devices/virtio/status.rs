@@ -16,6 +16,8 @@
 //! nothing. DEVICE_NEEDS_RESET is the device's to set and is no step: it is shown beside the stage, and ignored in what a
 //! driver writes, because a driver that ORs its next bit into what it read writes it back.
 
+use serde::{Deserialize, Serialize};
+
 pub const ACKNOWLEDGE: u32 = 1;
 pub const DRIVER: u32 = 2;
 pub const DRIVER_OK: u32 = 4;
@@ -24,7 +26,7 @@ pub const DEVICE_NEEDS_RESET: u32 = 64;
 pub const FAILED: u32 = 128;
 
 /// How far driver and device have come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Stage {
     #[default]
     Reset,
@@ -34,7 +36,8 @@ pub enum Stage {
     Running,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Every combination of the two can be, so that one that was saved needs no check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Status {
     stage: Stage,
     failed: bool,
@@ -116,6 +119,16 @@ impl Status {
 
     pub fn runs(self) -> bool {
         !self.failed && self.stage == Stage::Running
+    }
+
+    /// The features are agreed on, and queues may have been set up.
+    pub fn is_negotiated(self) -> bool {
+        matches!(self.stage, Stage::Negotiated | Stage::Running)
+    }
+
+    /// The device runs, or ran until the driver gave up.
+    pub fn was_started(self) -> bool {
+        self.stage == Stage::Running
     }
 }
 

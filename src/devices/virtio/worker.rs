@@ -70,7 +70,14 @@ impl<H: Handler> Engine<H> {
         }
     }
 
-    /// The handler, to be changed while there is no worker.
+    /// The handler, while there is no worker.
+    pub fn idle(&self) -> Option<&H> {
+        match self {
+            Self::Idle(handler) => Some(handler),
+            Self::Running(_) | Self::Lost => None,
+        }
+    }
+
     pub fn idle_mut(&mut self) -> Option<&mut H> {
         match self {
             Self::Idle(handler) => Some(handler),

@@ -51,8 +51,9 @@ pub const HIGH_END: u64 = 0x18_0000;
 /// Where buffers may be; below are the rings.
 pub const BUFFERS: u64 = 0x6_0000;
 
-const RINGS: u64 = 0x8000;
-const RING_SPACE: u64 = 0x8000;
+/// One space for each queue, from here on.
+pub const RINGS: u64 = 0x8000;
+pub const RING_SPACE: u64 = 0x8000;
 
 pub const NEXT: u16 = 1;
 pub const WRITE: u16 = 2;
@@ -81,6 +82,13 @@ impl Driver {
         let transport = MmioTransport::new(device, memory.clone(), irq.try_clone().unwrap()).unwrap();
         let zeros = vec![0; sizes.len()];
         Self { transport, memory, irq, sizes, available: zeros.clone(), seen: zeros }
+    }
+
+    /// The same driver, rings and memory, and another device that nobody has touched.
+    pub fn moved(self, device: Box<dyn VirtioDevice>) -> Self {
+        let irq = EventFd::new(EFD_NONBLOCK).unwrap();
+        let transport = MmioTransport::new(device, self.memory.clone(), irq.try_clone().unwrap()).unwrap();
+        Self { transport, irq, ..self }
     }
 
     pub fn queues(&self) -> usize {
@@ -187,6 +195,11 @@ impl Driver {
         bytes.extend(next.to_le_bytes());
         let at = rings(queue).0 + 16 * u64::from(index);
         self.memory.write_slice(&bytes, GuestAddress(at)).unwrap();
+    }
+
+    /// How many chains were made available, as the ring counts them.
+    pub fn available(&self, queue: usize) -> u16 {
+        self.available[queue]
     }
 
     /// Puts a chain's head into the available ring.

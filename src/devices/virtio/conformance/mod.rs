@@ -10,6 +10,8 @@
 #![allow(clippy::unwrap_used, reason = "a test's scaffolding, built outside of tests for fuzzing only")]
 
 pub mod driver;
+#[cfg(test)]
+pub(crate) mod pause;
 pub mod shapes;
 
 use super::VirtioDevice;
@@ -280,7 +282,7 @@ macro_rules! suite {
         mod conformance_suite {
             use super::*;
             use crate::virtio::conformance as check;
-            use proptest::prelude::proptest;
+            use proptest::prelude::{any, proptest};
 
             fn make() -> Box<dyn $crate::virtio::VirtioDevice> {
                 let make = $make;
@@ -302,6 +304,26 @@ macro_rules! suite {
             );
 
             #[test]
+            fn it_goes_on_where_it_was_here_or_elsewhere() {
+                check::pause::it_goes_on_where_it_was_here_or_elsewhere(&make, &$serves);
+            }
+
+            #[test]
+            fn a_broken_one_stays_broken_until_a_reset() {
+                check::pause::a_broken_one_stays_broken_until_a_reset(&make, &$serves);
+            }
+
+            #[test]
+            fn its_driver_goes_on_from_every_stage() {
+                check::pause::its_driver_goes_on_from_every_stage(&make, &$serves);
+            }
+
+            #[test]
+            fn a_driver_that_comes_while_it_is_paused_waits() {
+                check::pause::a_driver_that_comes_while_it_is_paused_waits(&make, &$serves);
+            }
+
+            #[test]
             fn it_survives_malformed_chains() {
                 check::it_survives_malformed_chains(&make, &$serves);
             }
@@ -315,6 +337,11 @@ macro_rules! suite {
                 #[test]
                 fn no_sequence_of_accesses_upsets_it(accesses in check::driver::any_accesses()) {
                     check::no_sequence_of_accesses_upsets_it(&make, &accesses);
+                }
+
+                #[test]
+                fn no_pause_upsets_it(accesses in check::driver::any_accesses(), pauses in any::<u64>()) {
+                    check::pause::no_pause_upsets_it(&make, &accesses, pauses);
                 }
             }
         }

@@ -179,6 +179,46 @@ fn a_reset_ends_the_session() {
     assert_eq!(answer[4..8], (-5i32).to_le_bytes());
 }
 
+/// The length of the answer to a LOOKUP of `/f`, and its errno.
+fn look_up(driver: &mut Driver) -> (usize, i32) {
+    let answer = ask(driver, &message(opcode::LOOKUP, 1, b"f\0"), &[16, 128]);
+    (answer.len(), i32::from_le_bytes(*answer[4..].first_chunk().unwrap()))
+}
+
+const FOUND: (usize, i32) = (OUT_HEADER_LEN + abi::ENTRY_LEN, 0);
+const NO_SESSION: (usize, i32) = (OUT_HEADER_LEN, -5);
+
+#[test]
+fn a_pause_does_not_end_the_session_and_what_follows_it_may() {
+    let mut driver = started();
+    driver.transport.pause();
+    driver.transport.resume().unwrap();
+    assert_eq!(look_up(&mut driver), FOUND);
+    driver.transport.pause();
+    driver.start();
+    driver.transport.resume().unwrap();
+    assert_eq!(look_up(&mut driver), NO_SESSION);
+}
+
+#[test]
+fn a_session_goes_on_with_another_server_of_the_same_files() {
+    let mut driver = started();
+    driver.transport.pause();
+    let state = driver.transport.save().unwrap();
+    let mut driver = driver.moved(Box::new(device()));
+    driver.transport.restore(&state).unwrap();
+    driver.transport.resume().unwrap();
+    assert_eq!(look_up(&mut driver), FOUND);
+    driver.start();
+    assert_eq!(look_up(&mut driver), NO_SESSION);
+}
+
+#[test]
+fn flags_nobody_agreed_to_are_refused() {
+    let refused = device().restore(&DeviceState::Fs { session: Some(1 << 31) }).unwrap_err();
+    assert_eq!(refused.to_string(), "device.session: flags this server never agrees to");
+}
+
 #[test]
 fn requests_that_wait_are_all_served() {
     let mut driver = started();

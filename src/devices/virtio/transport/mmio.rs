@@ -5,9 +5,14 @@
 //! does an unknown register. The shared memory registers read as all ones, which says there is no such
 //! region. The configuration space begins at 0x100 and takes accesses of 1, 2, 4 and 8 bytes; writes to it are ignored.
 
-use super::queue::{Half, Part, QueueRegisters};
-use crate::virtio::status::{DEVICE_NEEDS_RESET, Effect, Status};
-use crate::virtio::{Bound, BoundQueue, GuestMemory, Interrupt, VirtioDevice, features};
+mod pause;
+
+use super::queue::{Half, Part, QueueField, QueueRegisters};
+use super::registers::{QueueRegister, Registers};
+use crate::virtio::state::BindError;
+use crate::virtio::status::{DEVICE_NEEDS_RESET, Effect};
+use crate::virtio::{Bound, BoundQueue, GuestMemory, Interrupt, StartError, VirtioDevice, features};
+use pause::Hold;
 use std::io;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
@@ -52,41 +57,18 @@ pub struct MmioTransport {
     memory: GuestMemory,
     interrupt: Interrupt,
     kicks: Vec<EventFd>,
-    status: Status,
-    accepted: Accepted,
-    device_features_sel: u32,
-    driver_features_sel: u32,
-    queue_sel: u32,
-    queues: Vec<QueueRegisters>,
-}
-
-/// The features a driver has written so far.
-#[derive(Debug, Default)]
-struct Accepted {
-    bits: u64,
-    /// It chose one beyond the 64 there are.
-    unknown: bool,
+    registers: Registers,
+    hold: Hold,
 }
 
 impl MmioTransport {
     /// `irq` is what KVM watches as the device's irqfd.
     pub fn new(device: Box<dyn VirtioDevice>, memory: GuestMemory, irq: EventFd) -> io::Result<Self> {
         let sizes = device.queue_sizes();
-        let queues = sizes.iter().map(|max| QueueRegisters::new(*max)).collect();
+        let registers = Registers::new(sizes);
         let kicks =
             sizes.iter().map(|_| EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)).collect::<io::Result<_>>()?;
-        Ok(Self {
-            device,
-            memory,
-            interrupt: Interrupt::new(irq),
-            kicks,
-            status: Status::default(),
-            accepted: Accepted::default(),
-            device_features_sel: 0,
-            driver_features_sel: 0,
-            queue_sel: 0,
-            queues,
-        })
+        Ok(Self { device, memory, interrupt: Interrupt::new(irq), kicks, registers, hold: Hold::Free })
     }
 
     /// The queues' eventfds, to be registered as ioeventfds at `QUEUE_NOTIFY` with the number as datum. A write that
@@ -112,14 +94,18 @@ impl MmioTransport {
         };
         let value = u32::from_le_bytes(word);
         match offset {
-            DEVICE_FEATURES_SEL => self.device_features_sel = value,
-            DRIVER_FEATURES_SEL => self.driver_features_sel = value,
-            DRIVER_FEATURES => self.accept_features(value),
-            QUEUE_SEL => self.queue_sel = value,
+            DEVICE_FEATURES_SEL => self.registers.device_features_sel = value,
+            DRIVER_FEATURES_SEL => self.registers.driver_features_sel = value,
+            DRIVER_FEATURES => self.registers.accept_features(value),
+            QUEUE_SEL => self.registers.queue_sel = value,
             QUEUE_NOTIFY => self.notify(value),
             INTERRUPT_ACK => self.interrupt.acknowledge(value),
             STATUS => self.write_status(value),
-            _ => self.write_queue(offset, value),
+            _ => {
+                if let Some(register) = queue_register(offset) {
+                    self.registers.write_queue(register, value, &self.memory);
+                }
+            }
         }
     }
 
@@ -134,13 +120,13 @@ impl MmioTransport {
             VERSION => 2,
             DEVICE_ID => self.device.kind(),
             VENDOR_ID => VENDOR,
-            DEVICE_FEATURES => word(self.offered(), self.device_features_sel),
-            QUEUE_NUM_MAX => self.selected().map_or(0, |queue| queue.max().into()),
-            QUEUE_READY => self.selected().is_some_and(QueueRegisters::is_ready).into(),
+            DEVICE_FEATURES => word(self.offered(), self.registers.device_features_sel),
+            QUEUE_NUM_MAX => self.registers.selected().map_or(0, |queue| queue.max().into()),
+            QUEUE_READY => self.registers.selected().is_some_and(QueueRegisters::is_ready).into(),
             INTERRUPT_STATUS => self.interrupt.status(),
             STATUS => {
                 let needs_reset = if self.interrupt.is_reset_needed() { DEVICE_NEEDS_RESET } else { 0 };
-                self.status.bits() | needs_reset
+                self.registers.status.bits() | needs_reset
             }
             SHM_LEN_LOW..=SHM_BASE_HIGH if offset.is_multiple_of(4) => u32::MAX,
             CONFIG_GENERATION => self.interrupt.generation(),
@@ -152,50 +138,8 @@ impl MmioTransport {
         self.device.features() | features::TRANSPORT
     }
 
-    fn selected(&self) -> Option<&QueueRegisters> {
-        self.queues.get(usize::try_from(self.queue_sel).ok()?)
-    }
-
-    fn accept_features(&mut self, value: u32) {
-        if !self.status.takes_features() {
-            return;
-        }
-        let (kept, added) = match self.driver_features_sel {
-            0 => (self.accepted.bits & !u64::from(u32::MAX), u64::from(value)),
-            1 => (self.accepted.bits & u64::from(u32::MAX), u64::from(value) << 32),
-            _ => {
-                self.accepted.unknown |= value != 0;
-                return;
-            }
-        };
-        self.accepted.bits = kept | added;
-    }
-
-    fn write_queue(&mut self, offset: u64, value: u32) {
-        let Ok(index) = usize::try_from(self.queue_sel) else {
-            return;
-        };
-        let Some(queue) = self.queues.get_mut(index) else {
-            return;
-        };
-        if !self.status.takes_queues() {
-            return;
-        }
-        match offset {
-            QUEUE_NUM => queue.set_size(value),
-            QUEUE_READY => queue.set_ready(value, &self.memory),
-            QUEUE_DESC_LOW => queue.set_address(Part::Descriptors, Half::Low, value),
-            QUEUE_DESC_HIGH => queue.set_address(Part::Descriptors, Half::High, value),
-            QUEUE_DRIVER_LOW => queue.set_address(Part::Driver, Half::Low, value),
-            QUEUE_DRIVER_HIGH => queue.set_address(Part::Driver, Half::High, value),
-            QUEUE_DEVICE_LOW => queue.set_address(Part::Device, Half::Low, value),
-            QUEUE_DEVICE_HIGH => queue.set_address(Part::Device, Half::High, value),
-            _ => {}
-        }
-    }
-
     fn notify(&self, value: u32) {
-        if !self.status.runs() {
+        if !self.registers.status.runs() {
             return;
         }
         let kick = usize::try_from(value).ok().and_then(|index| self.kicks.get(index));
@@ -205,9 +149,9 @@ impl MmioTransport {
     }
 
     fn write_status(&mut self, value: u32) {
-        let acceptable = !self.accepted.unknown && features::acceptable(self.offered(), self.accepted.bits);
-        let (status, effect) = self.status.write(value, acceptable);
-        self.status = status;
+        let acceptable = self.registers.is_acceptable(self.offered());
+        let (status, effect) = self.registers.status.write(value, acceptable);
+        self.registers.status = status;
         match effect {
             Effect::Nothing => {}
             Effect::Start => self.start(),
@@ -215,9 +159,7 @@ impl MmioTransport {
             Effect::Reset => {
                 self.stop();
                 self.interrupt.clear();
-                self.accepted = Accepted::default();
-                (self.device_features_sel, self.driver_features_sel, self.queue_sel) = (0, 0, 0);
-                self.queues.iter_mut().for_each(QueueRegisters::reset);
+                self.registers = Registers::new(self.device.queue_sizes());
             }
         }
     }
@@ -226,31 +168,44 @@ impl MmioTransport {
     fn stop(&mut self) {
         drop(self.device.stop());
         self.device.reset();
+        self.hold.forget();
     }
 
     /// The driver is ready. A device that cannot start, or lacks a queue, asks for a reset instead.
     fn start(&mut self) {
-        let started = match self.bind() {
-            Some(bound) => self.device.start(bound).inspect_err(|error| tracing::warn!(%error)).is_ok(),
-            None => false,
+        let started = match self.bind(&self.registers) {
+            Ok(queues) => {
+                let queues = self.hold.keep(queues);
+                queues
+                    .is_none_or(|queues| self.run(queues).inspect_err(|error| tracing::warn!(%error)).is_ok())
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a device without its queues asks for a reset");
+                false
+            }
         };
         if !started {
             self.interrupt.needs_reset();
         }
     }
 
-    fn bind(&self) -> Option<Bound> {
-        let bind = |(registers, kick): (&QueueRegisters, &EventFd)| {
-            let queue =
-                registers.is_ready().then(|| registers.build(&self.memory, self.accepted.bits).ok())??;
-            Some(BoundQueue { queue, kick: kick.try_clone().ok()? })
+    /// The queues these registers describe, all of which must be ready.
+    fn bind(&self, registers: &Registers) -> Result<Vec<BoundQueue>, BindError> {
+        let bind = |(queue, (registers_of, kick)): (usize, (&QueueRegisters, &EventFd))| {
+            let refuse = |field| BindError::Queue { queue, field };
+            if !registers_of.is_ready() {
+                return Err(refuse(QueueField::Ready));
+            }
+            let built = registers_of.build(&self.memory, registers.accepted.bits).map_err(refuse)?;
+            let kick = kick.try_clone().map_err(|source| BindError::Kick { queue, source })?;
+            Ok(BoundQueue { queue: built, kick })
         };
-        Some(Bound {
-            memory: self.memory.clone(),
-            features: self.accepted.bits,
-            queues: self.queues.iter().zip(&self.kicks).map(bind).collect::<Option<_>>()?,
-            interrupt: self.interrupt.clone(),
-        })
+        registers.queues.iter().zip(&self.kicks).enumerate().map(bind).collect()
+    }
+
+    fn run(&mut self, queues: Vec<BoundQueue>) -> Result<(), StartError> {
+        let (memory, interrupt) = (self.memory.clone(), self.interrupt.clone());
+        self.device.start(Bound { memory, features: self.registers.accepted.bits, queues, interrupt })
     }
 }
 
@@ -258,6 +213,20 @@ impl Drop for MmioTransport {
     fn drop(&mut self) {
         drop(self.device.stop());
     }
+}
+
+fn queue_register(offset: u64) -> Option<QueueRegister> {
+    Some(match offset {
+        QUEUE_NUM => QueueRegister::Size,
+        QUEUE_READY => QueueRegister::Ready,
+        QUEUE_DESC_LOW => QueueRegister::Address(Part::Descriptors, Half::Low),
+        QUEUE_DESC_HIGH => QueueRegister::Address(Part::Descriptors, Half::High),
+        QUEUE_DRIVER_LOW => QueueRegister::Address(Part::Driver, Half::Low),
+        QUEUE_DRIVER_HIGH => QueueRegister::Address(Part::Driver, Half::High),
+        QUEUE_DEVICE_LOW => QueueRegister::Address(Part::Device, Half::Low),
+        QUEUE_DEVICE_HIGH => QueueRegister::Address(Part::Device, Half::High),
+        _ => return None,
+    })
 }
 
 /// The 32 bits of `bits` that a selector register names.

@@ -3,5 +3,9 @@
 
 pub mod mmio;
 mod queue;
+mod registers;
+mod state;
 
 pub use mmio::MmioTransport;
+pub use queue::QueueField;
+pub use state::TransportState;

@@ -8,7 +8,9 @@
 //! ```
 
 use crate::virtio::{GuestMemory, features};
-use virtio_queue::{Error, Queue, QueueT};
+use serde::{Deserialize, Serialize};
+use std::fmt::{self, Display, Formatter};
+use virtio_queue::{Queue, QueueT};
 use vm_memory::{GuestAddress, GuestMemory as _, Permissions};
 
 /// A half of a 64-bit address, as it is written (§4.2.2).
@@ -26,7 +28,31 @@ pub(super) enum Part {
     Device,
 }
 
-#[derive(Debug)]
+/// What about a queue does not hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueField {
+    Max,
+    Size,
+    Descriptors,
+    Driver,
+    Device,
+    Ready,
+}
+
+impl Display for QueueField {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Max => "max",
+            Self::Size => "size",
+            Self::Descriptors => "descriptors",
+            Self::Driver => "driver",
+            Self::Device => "device",
+            Self::Ready => "ready",
+        })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct QueueRegisters {
     max: u16,
     size: u32,
@@ -47,10 +73,6 @@ impl QueueRegisters {
 
     pub(super) fn is_ready(&self) -> bool {
         self.ready
-    }
-
-    pub(super) fn reset(&mut self) {
-        *self = Self::new(self.max);
     }
 
     pub(super) fn set_size(&mut self, size: u32) {
@@ -79,24 +101,26 @@ impl QueueRegisters {
         self.ready = value == 1 && self.build(memory, 0).is_ok();
     }
 
-    /// The queue these registers describe, if everything about it holds (§2.7).
-    pub(super) fn build(&self, memory: &GuestMemory, accepted: u64) -> Result<Queue, Error> {
-        let size = u16::try_from(self.size).map_err(|_| Error::InvalidSize)?;
-        let mut queue = Queue::new(self.max)?;
-        queue.try_set_size(size)?;
-        queue.try_set_desc_table_address(GuestAddress(self.descriptors))?;
-        queue.try_set_avail_ring_address(GuestAddress(self.driver))?;
-        queue.try_set_used_ring_address(GuestAddress(self.device))?;
+    /// The queue these registers describe, if everything about it holds (§2.7); else what does not.
+    pub(super) fn build(&self, memory: &GuestMemory, accepted: u64) -> Result<Queue, QueueField> {
+        let mut queue = Queue::new(self.max).map_err(|_| QueueField::Max)?;
+        let size = u16::try_from(self.size).map_err(|_| QueueField::Size)?;
+        queue.try_set_size(size).map_err(|_| QueueField::Size)?;
+        queue
+            .try_set_desc_table_address(GuestAddress(self.descriptors))
+            .map_err(|_| QueueField::Descriptors)?;
+        queue.try_set_avail_ring_address(GuestAddress(self.driver)).map_err(|_| QueueField::Driver)?;
+        queue.try_set_used_ring_address(GuestAddress(self.device)).map_err(|_| QueueField::Device)?;
         let entries = usize::from(size);
         let parts = [
-            (self.descriptors, 16 * entries),
-            (self.driver, 6 + 2 * entries),
-            (self.device, 6 + 8 * entries),
+            (self.descriptors, 16 * entries, QueueField::Descriptors),
+            (self.driver, 6 + 2 * entries, QueueField::Driver),
+            (self.device, 6 + 8 * entries, QueueField::Device),
         ];
-        for (address, len) in parts {
+        for (address, len, field) in parts {
             // An available ring at address 0 counts as not set up in virtio-queue, and nothing of Linux is there.
             if address == 0 || !memory.check_range(GuestAddress(address), len, Permissions::ReadWrite) {
-                return Err(Error::FindMemoryRegion);
+                return Err(field);
             }
         }
         queue.set_event_idx(accepted & features::EVENT_IDX != 0);

@@ -51,7 +51,22 @@ impl Bridge {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.connection.state() == State::Idle
+        self.connection.is_idle()
+    }
+
+    /// Bytes of the guest's that wait for the socket.
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Takes over a connection that held nothing, and brings the socket to where it is.
+    pub(super) fn go_on(&mut self, connection: Connection) {
+        self.connection = connection;
+        self.settle();
     }
 
     /// Whether there is a connection that could be broken off.

@@ -20,8 +20,10 @@
 
 use super::credit::Credit;
 use super::packet::{Header, Op, SHUTDOWN_RECEIVE, SHUTDOWN_SEND};
+use crate::virtio::RestoreError;
+use serde::{Deserialize, Serialize};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum State {
     Idle,
     Connected,
@@ -75,7 +77,7 @@ pub(super) enum Heard {
     Refused,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Connection {
     state: State,
     credit: Credit,
@@ -91,6 +93,30 @@ impl Default for Connection {
 impl Connection {
     pub(super) fn state(&self) -> State {
         self.state
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.state == State::Idle
+    }
+
+    /// Whether a connection of which nothing is held can be like this. Its counters may be anything else: they wrap, and
+    /// what the guest says of its own is not judged.
+    pub(super) fn check(&self) -> Result<(), RestoreError> {
+        // What was held when it closed was dropped, and nothing of it counts any more.
+        if self.state != State::Closed && self.credit.held() != 0 {
+            let why = "not as much as was received";
+            return Err(RestoreError::Field { field: "device.connection.credit.forwarded", why });
+        }
+        let sayable = match self.state {
+            State::Idle => 0,
+            State::Closed => Due::RESET,
+            _ => Due::RESPONSE | Due::CREDIT | Due::SHUTDOWN,
+        };
+        if self.due.0 & !sayable != 0 {
+            let why = "a word that is not said in this state";
+            return Err(RestoreError::Field { field: "device.connection.due", why });
+        }
+        Ok(())
     }
 
     /// A packet of the guest's on this flow, with `header.len` bytes of payload.
@@ -190,7 +216,7 @@ impl Connection {
 }
 
 /// What the guest has to be told: a set, as nothing in it needs saying twice.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Due(u8);
 
 impl Due {

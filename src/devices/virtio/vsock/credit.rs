@@ -16,20 +16,22 @@
 //! `buf_alloc`, shrunk in flight, a `fwd_cnt` that runs backwards) costs it alone, in packets it drops or in
 //! a stall. What it sends is judged: one byte more than there is room for ends the connection.
 
+use serde::{Deserialize, Serialize};
+
 /// The buffer we advertise, and the most that is ever held for a socket that does not take it.
 pub(super) const BUF_ALLOC: u32 = 256 * 1024;
 
 /// The guest hears of room in halves of the buffer, not packet by packet: a packet costs it an interrupt.
 const WORTH_TELLING: u32 = BUF_ALLOC / 2;
 
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Credit {
-    received: u32,
-    forwarded: u32,
-    told: u32,
-    sent: u32,
-    peer_alloc: u32,
-    peer_forwarded: u32,
+    pub(super) received: u32,
+    pub(super) forwarded: u32,
+    pub(super) told: u32,
+    pub(super) sent: u32,
+    pub(super) peer_alloc: u32,
+    pub(super) peer_forwarded: u32,
 }
 
 /// The guest sent more than it was given room for.

@@ -17,16 +17,19 @@ mod connection;
 mod credit;
 mod muxer;
 mod packet;
+mod state;
 
 use super::chain::{Broken, Chain};
 use super::worker::{Engine, EventSet, Handler, Port, Wake};
-use super::{Bound, BoundQueue, StartError, VirtioDevice};
+use super::{Bound, BoundQueue, DeviceState, RestoreError, SaveError, StartError, VirtioDevice};
 use bridge::Interest;
 use muxer::{Address, Filled, Muxer};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use virtio_queue::QueueOwnedT;
+
+pub use state::VsockState;
 
 /// §5.10.1
 const DEVICE_ID: u32 = 19;
@@ -99,6 +102,17 @@ impl VirtioDevice for Vsock {
 
     /// The connection stays, and goes on with the next start: there is one in the machine's life.
     fn reset(&mut self) {}
+
+    fn save(&self) -> Result<DeviceState, SaveError> {
+        Ok(DeviceState::Vsock(self.engine.idle().ok_or(SaveError::NotIdle)?.muxer.save()?))
+    }
+
+    fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
+        let DeviceState::Vsock(state) = state else {
+            return Err(RestoreError::OTHER_DEVICE);
+        };
+        self.engine.idle_mut().ok_or(RestoreError::NotFresh)?.muxer.restore(state)
+    }
 }
 
 /// The muxer at work on the queues.

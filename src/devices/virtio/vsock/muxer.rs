@@ -46,7 +46,7 @@ pub(super) struct Muxer {
     address: Address,
     pub(super) bridge: Bridge,
     /// The guest's port of the connection, once there is or was one.
-    guest_port: Option<u32>,
+    pub(super) guest_port: Option<u32>,
     refusals: VecDeque<Header>,
 }
 
@@ -58,6 +58,11 @@ impl Muxer {
     /// Whether another packet of the guest's may be looked at: it may need an answer.
     pub(super) fn may_receive(&self) -> bool {
         self.refusals.len() < MAX_REFUSALS
+    }
+
+    /// How many RSTs wait for buffers.
+    pub(super) fn refusals(&self) -> usize {
+        self.refusals.len()
     }
 
     /// A packet of the guest's. One too short for a header has no sender to answer, and is dropped.

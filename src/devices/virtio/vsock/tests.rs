@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-mod guest;
+pub(super) mod guest;
 
 use super::bridge::{Bridge, Input};
 use super::credit::BUF_ALLOC;

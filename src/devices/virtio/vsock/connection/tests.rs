@@ -210,7 +210,37 @@ impl Ledger {
     }
 }
 
+fn any_connection() -> impl Strategy<Value = Connection> {
+    use State::{Closed, Connected, Draining, GuestDone, HostDone, Idle};
+    let state = prop::sample::select(vec![Idle, Connected, GuestDone, HostDone, Draining, Closed]);
+    let due = prop_oneof![Just(0u8), 0u8..16, any::<u8>()];
+    // Nothing is held in most.
+    let credit = (number(), number(), any::<bool>(), [number(), number(), number(), number()]).prop_map(
+        |(received, forwarded, is_held, [told, sent, peer_alloc, peer_forwarded])| {
+            let forwarded = if is_held { forwarded } else { received };
+            Credit { received, forwarded, told, sent, peer_alloc, peer_forwarded }
+        },
+    );
+    (state, credit, due).prop_map(|(state, credit, due)| Connection { state, credit, due: Due(due) })
+}
+
 proptest! {
+    #[test]
+    fn no_steps_break_the_books_of_one_that_goes_on(
+        mut connection in any_connection().prop_filter("it can be", |connection| connection.check().is_ok()),
+        steps in prop::collection::vec(any_step(), 1..100),
+    ) {
+        let Credit { sent, peer_alloc, peer_forwarded, .. } = connection.credit;
+        let mut ledger = Ledger { sent, buf_alloc: peer_alloc, fwd_cnt: peer_forwarded, said: Vec::new() };
+        for step in steps {
+            ledger.walk(&mut connection, step);
+            prop_assert!(connection.state() == State::Closed || connection.credit.held() <= BUF_ALLOC);
+        }
+        ledger.said.extend(words(&mut connection).into_iter().map(|(op, _)| op));
+        prop_assert!(ledger.said.iter().filter(|op| **op == Op::Reset).count() <= 1);
+        prop_assert!(!connection.has_word());
+    }
+
     #[test]
     fn no_steps_break_the_books(steps in prop::collection::vec(any_step(), 1..200)) {
         let (mut connection, mut ledger) = (connected(), Ledger::default());

@@ -14,10 +14,10 @@ use virtio_queue::{Queue, QueueT};
 use vm_memory::{Address, Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-pub(super) const CID: u64 = 3;
-pub(super) const PORT: u32 = 1024;
-pub(super) const GUEST_PORT: u32 = 5000;
-pub(super) const GUEST_BUFFER: u32 = 256 * 1024;
+pub(in crate::virtio::vsock) const CID: u64 = 3;
+pub(in crate::virtio::vsock) const PORT: u32 = 1024;
+pub(in crate::virtio::vsock) const GUEST_PORT: u32 = 5000;
+pub(in crate::virtio::vsock) const GUEST_BUFFER: u32 = 256 * 1024;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const RING_SPACE: u64 = 0x4000;
@@ -25,8 +25,8 @@ const BUFFERS: u64 = 0x10_0000;
 /// Room for each descriptor's buffer.
 const SLOT: u64 = 0x1_0000;
 
-pub(super) const NEXT: u16 = 1;
-pub(super) const WRITE: u16 = 2;
+pub(in crate::virtio::vsock) const NEXT: u16 = 1;
+pub(in crate::virtio::vsock) const WRITE: u16 = 2;
 
 /// The driver's side of a queue.
 struct Ring {
@@ -103,10 +103,10 @@ impl Ring {
     }
 }
 
-pub(super) struct Guest {
-    pub(super) memory: GuestMemory,
-    pub(super) device: Vsock,
-    pub(super) interrupt: Interrupt,
+pub(in crate::virtio::vsock) struct Guest {
+    pub(in crate::virtio::vsock) memory: GuestMemory,
+    pub(in crate::virtio::vsock) device: Vsock,
+    pub(in crate::virtio::vsock) interrupt: Interrupt,
     rx: Ring,
     tx: Ring,
     event: Ring,
@@ -119,7 +119,7 @@ pub(super) struct Guest {
 
 impl Guest {
     /// A running device and the host's end of its socket.
-    pub(super) fn new() -> (Self, UnixStream) {
+    pub(in crate::virtio::vsock) fn new() -> (Self, UnixStream) {
         let (host, agent) = UnixStream::pair().unwrap();
         host.set_read_timeout(Some(PATIENCE)).unwrap();
         host.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -142,7 +142,7 @@ impl Guest {
     }
 
     /// The same, connected and with buffers posted.
-    pub(super) fn connected() -> (Self, UnixStream) {
+    pub(in crate::virtio::vsock) fn connected() -> (Self, UnixStream) {
         let (mut guest, host) = Self::new();
         guest.post(64, 4096);
         guest.send(Op::Request, b"");
@@ -152,19 +152,19 @@ impl Guest {
         (guest, host)
     }
 
-    pub(super) fn start(&mut self, queues: Vec<BoundQueue>) {
+    pub(in crate::virtio::vsock) fn start(&mut self, queues: Vec<BoundQueue>) {
         let (memory, interrupt) = (self.memory.clone(), self.interrupt.clone());
         self.device.start(Bound { memory, features: 0, queues, interrupt }).unwrap();
     }
 
     /// Posts `count` receive buffers of `len` bytes.
-    pub(super) fn post(&mut self, count: usize, len: u32) {
+    pub(in crate::virtio::vsock) fn post(&mut self, count: usize, len: u32) {
         for _ in 0..count {
             self.rx.add(&self.memory, &[len], WRITE);
         }
     }
 
-    pub(super) fn header(&self, op: Op) -> Header {
+    pub(in crate::virtio::vsock) fn header(&self, op: Op) -> Header {
         Header {
             src_cid: CID,
             dst_cid: HOST_CID,
@@ -179,22 +179,22 @@ impl Guest {
         }
     }
 
-    pub(super) fn send(&mut self, op: Op, payload: &[u8]) {
+    pub(in crate::virtio::vsock) fn send(&mut self, op: Op, payload: &[u8]) {
         let header = Header { len: u32::try_from(payload.len()).unwrap(), ..self.header(op) };
         self.send_header(&header, payload);
     }
 
-    pub(super) fn shut_down(&mut self, flags: u32) {
+    pub(in crate::virtio::vsock) fn shut_down(&mut self, flags: u32) {
         self.send_header(&Header { flags, ..self.header(Op::Shutdown) }, b"");
     }
 
     /// A packet in one descriptor for the header and, if there is any, one for the payload.
-    pub(super) fn send_header(&mut self, header: &Header, payload: &[u8]) {
+    pub(in crate::virtio::vsock) fn send_header(&mut self, header: &Header, payload: &[u8]) {
         self.sent = self.sent.wrapping_add(u32::try_from(payload.len()).unwrap());
         self.send_raw(&[&header.encode(), payload]);
     }
 
-    pub(super) fn send_raw(&mut self, parts: &[&[u8]]) {
+    pub(in crate::virtio::vsock) fn send_raw(&mut self, parts: &[&[u8]]) {
         let parts: Vec<_> = parts.iter().filter(|part| !part.is_empty()).collect();
         let lengths: Vec<_> = parts.iter().map(|part| u32::try_from(part.len()).unwrap()).collect();
         // The device may be at it as soon as it is offered: write into the slots first.
@@ -210,7 +210,7 @@ impl Guest {
     }
 
     /// Offers a descriptor of the test's own making as a packet.
-    pub(super) fn send_descriptor(&mut self, addr: u64, len: u32, flags: u16) {
+    pub(in crate::virtio::vsock) fn send_descriptor(&mut self, addr: u64, len: u32, flags: u16) {
         let index = self.tx.next_descriptor;
         self.tx.put(&self.memory, index, Descriptor::new(addr, len, flags, index));
         self.tx.next_descriptor = (index + 1) % TX_SIZE;
@@ -218,23 +218,23 @@ impl Guest {
     }
 
     /// Packets the device has not taken yet.
-    pub(super) fn packets_waiting(&mut self) -> u16 {
+    pub(in crate::virtio::vsock) fn packets_waiting(&mut self) -> u16 {
         while self.tx.take_used(&self.memory).is_some() {}
         self.tx.available.wrapping_sub(self.tx.used)
     }
 
     /// Receive buffers the device has given back, with packets or not.
-    pub(super) fn used_buffers(&self) -> u16 {
+    pub(in crate::virtio::vsock) fn used_buffers(&self) -> u16 {
         self.rx.used
     }
 
     /// Bytes an honest guest may still send.
-    pub(super) fn credit(&self) -> u32 {
+    pub(in crate::virtio::vsock) fn credit(&self) -> u32 {
         GUEST_BUFFER - self.sent.wrapping_sub(self.host_forwarded)
     }
 
     /// The next packet, if one is there; its buffer is posted again if `repost`.
-    pub(super) fn try_receive(&mut self, repost: bool) -> Option<(Header, Vec<u8>)> {
+    pub(in crate::virtio::vsock) fn try_receive(&mut self, repost: bool) -> Option<(Header, Vec<u8>)> {
         if let Some(packet) = self.arrived.pop_front() {
             return Some(packet);
         }
@@ -257,19 +257,19 @@ impl Guest {
         }
     }
 
-    pub(super) fn receive(&mut self) -> (Header, Vec<u8>) {
+    pub(in crate::virtio::vsock) fn receive(&mut self) -> (Header, Vec<u8>) {
         self.wait(|guest| guest.try_receive(true))
     }
 
     /// The next packet, which must be of this kind.
-    pub(super) fn expect(&mut self, op: Op) -> (Header, Vec<u8>) {
+    pub(in crate::virtio::vsock) fn expect(&mut self, op: Op) -> (Header, Vec<u8>) {
         let packet = self.receive();
         assert_eq!(packet.0.op, op);
         packet
     }
 
     /// Exactly so many bytes of data, in whatever packets.
-    pub(super) fn expect_data(&mut self, len: usize) -> Vec<u8> {
+    pub(in crate::virtio::vsock) fn expect_data(&mut self, len: usize) -> Vec<u8> {
         let mut all = Vec::new();
         while all.len() < len {
             all.extend(self.expect(Op::Data).1);
@@ -279,12 +279,12 @@ impl Guest {
     }
 
     /// Nothing comes for long enough that it would have.
-    pub(super) fn expect_silence(&mut self) {
+    pub(in crate::virtio::vsock) fn expect_silence(&mut self) {
         thread::sleep(Duration::from_millis(50));
         assert_eq!(self.try_receive(true), None);
     }
 
-    pub(super) fn wait<T>(&mut self, mut ready: impl FnMut(&mut Self) -> Option<T>) -> T {
+    pub(in crate::virtio::vsock) fn wait<T>(&mut self, mut ready: impl FnMut(&mut Self) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(value) = ready(self) {
