@@ -13,6 +13,8 @@ pub mod driver;
 #[cfg(test)]
 pub(crate) mod pause;
 pub mod shapes;
+#[cfg(test)]
+pub(crate) mod states;
 
 use super::VirtioDevice;
 use super::status::DEVICE_NEEDS_RESET;
@@ -342,6 +344,11 @@ macro_rules! suite {
                 #[test]
                 fn no_pause_upsets_it(accesses in check::driver::any_accesses(), pauses in any::<u64>()) {
                     check::pause::no_pause_upsets_it(&make, &accesses, pauses);
+                }
+
+                #[test]
+                fn no_state_upsets_it(changes in check::states::any_changes()) {
+                    check::states::no_state_upsets_it(&make, &$serves, &changes);
                 }
             }
         }
