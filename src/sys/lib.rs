@@ -9,6 +9,7 @@ pub mod map;
 pub mod process;
 pub mod seccomp;
 pub mod signal;
+pub mod unnamed;
 #[cfg(feature = "guest-memory")]
 pub mod volatile;
 pub mod vsock;

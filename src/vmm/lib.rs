@@ -15,6 +15,7 @@
 
 pub mod client;
 pub mod config;
+pub mod envelope;
 pub mod host;
 pub mod process;
 pub mod wire;
