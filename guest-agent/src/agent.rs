@@ -2,13 +2,19 @@
 //! The loop: what the host says, what the process writes, and its end.
 
 use crate::Machine;
+use crate::failure::Failure;
+use crate::freezer::{Freezer, renew};
 use crate::life::{Happening, State};
 use crate::link::Link;
 use crate::start::{Process, start};
 use crate::terminal;
 use isopod_protocol::frame::put_eof;
-use isopod_protocol::message::{Ack, AgentSays, Container, Exited, FromHost, Hello, HostSays};
+use isopod_protocol::message::{
+    Ack, AgentSays, Container, Exited, FromHost, Frozen, Hello, HostSays, Thawed,
+};
+use isopod_protocol::window::SendWindow;
 use isopod_protocol::{Frame, FrameError, StreamId, VERSION};
+use isopod_sys::mailbox::Mailbox;
 use isopod_sys::process::{OneThread, kill};
 use prost::Message;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -29,6 +35,8 @@ pub enum Broken {
     /// A frame that no host would send now.
     Protocol(&'static str),
     Wait(Errno),
+    /// The machine may be a copy, and could not be made another one.
+    Renew(String),
 }
 
 impl fmt::Display for Broken {
@@ -38,6 +46,7 @@ impl fmt::Display for Broken {
             Self::Line(error) => write!(f, "the line to the host broke: {error}"),
             Self::Frame(error) => write!(f, "the host sent {error}"),
             Self::Protocol(what) => write!(f, "the host broke the protocol: {what}"),
+            Self::Renew(failure) => write!(f, "cannot go on as another machine: {failure}"),
             Self::Wait(error) => write!(f, "cannot wait for the container's process: {error}"),
         }
     }
@@ -58,9 +67,15 @@ pub fn run(socket: OwnedFd, machine: &Machine, one: OneThread) -> Result<(), Bro
         state: State::Connected,
         process: None,
         unheard: false,
+        mailbox: Mailbox::take().ok_or(Broken::Protocol("a second agent"))?,
+        freezer: machine.template.then(Freezer::prepare),
     };
     agent.greet();
     agent.flush()?;
+    if machine.template {
+        agent.wait_at_mailbox();
+        agent.listen()?;
+    }
     // There is nothing else to wait for, so no poll is needed.
     while agent.state == State::Connected {
         if !agent.link.receive(RecvFlags::empty()).map_err(Broken::Line)? {
@@ -81,6 +96,9 @@ struct Agent<'a> {
     process: Option<Process>,
     /// Frames that have come are waiting for room for their answers.
     unheard: bool,
+    mailbox: Mailbox,
+    /// There from the template on; otherwise the container cannot be frozen.
+    freezer: Option<Result<Freezer, Failure>>,
 }
 
 /// What `poll` has found.
@@ -96,7 +114,18 @@ impl Agent<'_> {
     fn greet(&mut self) {
         let kernel = uname().release().to_string_lossy().into_owned();
         let agent = env!("CARGO_PKG_VERSION").to_owned();
-        self.link.out.say(AgentSays::Hello(Hello { version: VERSION, agent, kernel }));
+        let mailbox = self.mailbox.address();
+        self.link.out.say(AgentSays::Hello(Hello { version: VERSION, agent, kernel, mailbox }));
+    }
+
+    /// The machine may be frozen here, and go on in another life: with what the host has put into the mailbox, as if
+    /// it had come over the line.
+    fn wait_at_mailbox(&mut self) {
+        let bytes = self.mailbox.wait();
+        let space = self.link.decoder.space();
+        let n = bytes.len().min(space.len());
+        space[..n].copy_from_slice(&bytes[..n]);
+        self.link.decoder.advance(n);
     }
 
     /// Waits for something and deals with it; false if the host has hung up.
@@ -249,11 +278,49 @@ impl Agent<'_> {
                 }
                 self.link.out.say(AgentSays::Ack(Ack {}));
             }
+            HostSays::Freeze(_) => return self.freeze(),
+            HostSays::Thaw(thaw) => {
+                let process = self.process.as_mut().ok_or(Broken::Protocol("a thaw of nothing"))?;
+                if thaw.copy {
+                    process.input.start_anew();
+                    process.outputs.iter_mut().for_each(|output| output.window = SendWindow::default());
+                }
+                // Who cannot be made anew must not go on as a copy.
+                renew(&thaw, &process.child).map_err(|failure| Broken::Renew(failure.message))?;
+                match &self.freezer {
+                    Some(Ok(freezer)) => freezer.thaw().map_err(|failure| Broken::Renew(failure.message))?,
+                    _ => return Err(Broken::Protocol("a thaw without a freeze")),
+                }
+                self.link.out.say(AgentSays::Thawed(Thawed {}));
+            }
             HostSays::Resize(size) => {
                 if let Some(master) = self.process.as_ref().and_then(|process| process.terminal.as_ref()) {
                     let _ = terminal::resize(master.as_fd(), size);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Stops the container's processes and waits for who they are to be. Afterwards everything is as it was, unless
+    /// the host has said Thaw.
+    fn freeze(&mut self) -> Result<(), Broken> {
+        let frozen = match &self.freezer {
+            Some(Ok(freezer)) => freezer.freeze().map_err(|failure| failure.message),
+            Some(Err(failure)) => Err(failure.message.clone()),
+            None => Err("the machine was not started from a template".to_owned()),
+        };
+        let failure = frozen.err().unwrap_or_default();
+        let stands_still = failure.is_empty();
+        let input_kept = self.process.as_ref().map_or(0, |process| process.input.kept());
+        self.link.out.say(AgentSays::Frozen(Frozen { failure, input_kept }));
+        if stands_still {
+            // The machine will be stopped and perhaps copied: nothing may be under way.
+            while !self.link.out.is_empty() {
+                self.flush()?;
+                self.wait()?;
+            }
+            self.wait_at_mailbox();
         }
         Ok(())
     }

@@ -4,6 +4,8 @@
 //! ```text
 //!   Connected ──Start──► Starting ──process runs──► Running ──process ends──► Draining ──streams at their end──► Done
 //!   (hello sent)            └────────────────────────── it could not ──────────────────────────────────────────►──┘
+//!       ▲                                             │ ▲
+//!       └─ at the mailbox, if a template              └─┘ Freeze, at the mailbox, Thaw
 //!            in every state: the host hangs up ──► the machine is switched off;  the host talks nonsense ──► likewise
 //! ```
 //!
@@ -25,6 +27,7 @@ mod credentials;
 mod devices;
 mod exec;
 mod failure;
+mod freezer;
 mod hide;
 mod init;
 mod life;
@@ -47,4 +50,6 @@ pub struct Machine {
     pub image: FileSystem,
     /// Whether the kernel has killed for want of memory since the container began.
     pub killed_for_memory: fn() -> bool,
+    /// Whether this is to be a template: then Start is waited for at the mailbox.
+    pub template: bool,
 }

@@ -2,10 +2,11 @@
 //! What pid 1 does to its machine: complain, count the dead, switch off. All of it off the usual path.
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mknodat, open};
-use rustix::io::{read, write};
+use rustix::io::{Errno, read, write};
 use rustix::mount::{MountFlags, mount};
 use rustix::process::getpid;
 use rustix::system::{RebootCommand, reboot};
+use std::os::fd::OwnedFd;
 use std::process;
 
 /// Puts a line into the kernel's log, which the host shows with `--console` and after a panic.
@@ -13,19 +14,33 @@ pub fn report(text: &str) {
     if !is_first() {
         return;
     }
-    // The agent's /dev is empty: the container has its own, and nothing else needs one.
-    let _ = mount("tmpfs", "/dev", "tmpfs", MountFlags::NOSUID, None);
-    let _ = mknodat(CWD, "/dev/kmsg", FileType::CharacterDevice, Mode::RUSR | Mode::WUSR, makedev(1, 11));
-    if let Ok(log) = open("/dev/kmsg", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+    if let Ok(log) = device("/dev/kmsg", 11, OFlags::WRONLY) {
         let line = format!("<3>isopod agent: {}\n", text.replace('\n', " "));
         let _ = write(log, line.as_bytes());
     }
 }
 
+/// The kernel's random numbers, whatever the container has for them.
+pub(crate) fn urandom() -> Result<OwnedFd, Errno> {
+    device("/dev/urandom", 9, OFlags::RDONLY)
+}
+
+/// A memory device. The agent's /dev is empty: the container has its own, and hardly ever does the agent need one.
+fn device(path: &str, minor: u32, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let _ = mount("tmpfs", "/dev", "tmpfs", MountFlags::NOSUID, None);
+    let _ = mknodat(CWD, path, FileType::CharacterDevice, Mode::RUSR | Mode::WUSR, makedev(1, minor));
+    open(path, flags | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// The agent's /proc is empty, too.
+pub(crate) fn mount_proc() {
+    let _ = mount("proc", "/proc", "proc", MountFlags::empty(), None);
+}
+
 /// Whether the kernel has killed a process for want of memory since the machine began. No group has to be made and
 /// watched for that: the container has the machine for itself.
 pub fn killed_for_memory() -> bool {
-    let _ = mount("proc", "/proc", "proc", MountFlags::empty(), None);
+    mount_proc();
     let Ok(file) = open("/proc/vmstat", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else {
         return false;
     };

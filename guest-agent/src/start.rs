@@ -13,6 +13,7 @@ use crate::Machine;
 use crate::child::{self, Pipes, Plan};
 use crate::credentials;
 use crate::failure::{Doing, Failure};
+use crate::freezer::set_clock;
 use crate::init::Init;
 use crate::streams::{Input, Output};
 use isopod_protocol::StreamId;
@@ -23,7 +24,6 @@ use isopod_sys::process::{Child, Namespaces, OneThread};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::time::{ClockId, Timespec, clock_settime};
 use std::mem::forget;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -174,16 +174,6 @@ fn streams(container: &Container) -> Result<(Option<Pipes>, Input, Vec<Output>),
     let (reads_err, stderr) = pipe()?;
     let outputs = vec![Output::pipe(StreamId::STDOUT, reads_out), Output::pipe(StreamId::STDERR, reads_err)];
     Ok((Some(Pipes { stdin, stdout, stderr }), input, outputs))
-}
-
-fn set_clock(realtime_ns: u64) -> Result<(), Errno> {
-    const NS: u64 = 1_000_000_000;
-    if realtime_ns == 0 {
-        return Ok(());
-    }
-    let part = |n: u64| i64::try_from(n).map_err(|_| Errno::INVAL);
-    let time = Timespec { tv_sec: part(realtime_ns / NS)?, tv_nsec: part(realtime_ns % NS)? };
-    clock_settime(ClockId::Realtime, time)
 }
 
 /// Asks by the socket that there is; one of a family that passes no such request on is not the only kind.

@@ -113,6 +113,16 @@ impl Input {
         }
     }
 
+    /// Bytes that the process has not taken yet.
+    pub(crate) fn kept(&self) -> u32 {
+        u32::try_from(self.kept.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Another host writes from here on.
+    pub(crate) fn start_anew(&mut self) {
+        self.window = ReceiveWindow::behind(self.kept());
+    }
+
     /// The host has no more. The process sees the end once it has read everything; a terminal has no end.
     pub(crate) fn end(&mut self) {
         self.ended = true;

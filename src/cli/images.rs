@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `isopod images`.
 
-use super::template::{self, Fields};
+use super::format::{self, Fields};
 use super::{Global, Outcome, human, output};
 use clap::Args;
 use isopod_engine::Summary;
@@ -40,7 +40,7 @@ pub(super) fn run(global: &Global, args: &ImagesArgs) -> Outcome {
             return Ok(0);
         }
     };
-    template::show(format, &images, &FIELDS)?;
+    format::show(format, &images, &FIELDS)?;
     Ok(0)
 }
 

@@ -11,6 +11,7 @@ mod completion;
 mod doctor;
 mod env;
 mod error;
+mod format;
 mod human;
 mod images;
 mod load;
@@ -19,7 +20,6 @@ mod output;
 mod ps;
 mod rm;
 mod run;
-mod template;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use error::Failure;

@@ -3,8 +3,12 @@
 
 use super::error::{Failure, NOT_RUN};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use isopod_engine::{EngineError, Kind, LayerProgress, Progress};
+use isopod_engine::{EngineError, Kind, LayerProgress, Making as Stage, Progress};
 use std::io::{self, ErrorKind, IsTerminal, Write, stderr, stdout};
+use std::time::Duration;
+
+/// Of what turns while there is nothing to count.
+const TICK: Duration = Duration::from_millis(100);
 
 /// Data, as it is.
 pub(super) fn data(bytes: &[u8]) -> Result<(), Failure> {
@@ -105,6 +109,43 @@ impl Progress for LoadProgress {
             How::Lines => talk(&format!("{}: {what}", name_of(layer))),
             How::Quiet => {}
         }
+    }
+}
+
+/// How the making of a template goes. `always` tells it even where nobody watches: who asked for it wants to know.
+#[derive(Debug)]
+pub(super) struct Making {
+    always: bool,
+    bar: ProgressBar,
+}
+
+impl Making {
+    pub(super) fn new(always: bool) -> Self {
+        Self { always, bar: ProgressBar::hidden() }
+    }
+
+    pub(super) fn at(&mut self, stage: Stage) {
+        let text = match stage {
+            Stage::Waiting => "waiting for another isopod that makes a template",
+            Stage::Booting => "making a template to start machines from, once: booting",
+            Stage::Saving => "making a template to start machines from, once: saving",
+            Stage::Done => return self.bar.finish_and_clear(),
+        };
+        if stderr().is_terminal() {
+            if self.bar.is_hidden() {
+                self.bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+                self.bar.enable_steady_tick(TICK);
+            }
+            self.bar.set_message(text);
+        } else if self.always {
+            talk(text);
+        }
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
     }
 }
 

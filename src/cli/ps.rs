@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `isopod ps`.
 
-use super::template::{self, Fields};
+use super::format::{self, Fields};
 use super::{Global, Outcome, human, output};
 use clap::Args;
 use isopod_engine::{Record, State};
@@ -43,7 +43,7 @@ pub(super) fn run(global: &Global, args: &PsArgs) -> Outcome {
             return Ok(0);
         }
     };
-    template::show(format, &list, &FIELDS)?;
+    format::show(format, &list, &FIELDS)?;
     Ok(0)
 }
 
@@ -92,6 +92,7 @@ fn status(state: &State, now: u64) -> String {
         State::Created => "Created".to_owned(),
         State::Starting => "Starting".to_owned(),
         State::Running { since } => format!("Up {}", human::duration(now.saturating_sub(*since))),
+        State::Paused { since } => format!("Up {} (Paused)", human::duration(now.saturating_sub(*since))),
         State::Exited(exit) => {
             format!("Exited ({}) {} ago", exit.code, human::duration(now.saturating_sub(exit.at)))
         }

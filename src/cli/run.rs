@@ -92,6 +92,9 @@ pub(super) struct RunArgs {
     /// Show the guest's serial console on stderr, or write it to a file
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
     console: Option<PathBuf>,
+    /// Boot the machine, and neither use nor make a template to start it from
+    #[arg(long)]
+    no_template: bool,
     /// Print where the time went, to stderr
     #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "table",
           value_parser = ["table", "json"])]
@@ -103,8 +106,11 @@ pub(super) struct RunArgs {
 
 pub(super) fn run(global: &Global, args: RunArgs, timings: &mut Timings) -> Outcome {
     let format = args.timings.clone();
-    let finished =
-        args.into_spec().and_then(|spec| Engine::open(global.options())?.run(spec, Streams::own(), timings));
+    let mut making = output::Making::new(false);
+    let finished = args.into_spec().and_then(|spec| {
+        let engine = Engine::open(global.options())?;
+        engine.run(spec, Streams::own(), timings, &mut |stage| making.at(stage))
+    });
     if let Some(format) = format {
         output::talk(&timings_table(timings, &format));
     }
@@ -158,6 +164,7 @@ impl RunArgs {
                 vcpus: self.cpus.as_deref().map(args::cpus).transpose()?.unwrap_or_default(),
                 kernel: self.kernel,
                 console: self.console.map(console),
+                template: !self.no_template,
             },
             security: args::security(&self.security_opt, capabilities)?,
             root: RootSpec {

@@ -6,14 +6,19 @@
 //!                                                     └──────Failed──────────────────► Over
 //! ```
 //!
+//! In `Up` the agent may be asked to freeze: `Moving ──(Freeze)──► Asked ──Frozen──► Still ──(Thaw)──► Thawing ──Thawed──►
+//! Moving`, and while it stands still it says nothing.
+//!
 //! Output flows in `Up` alone. An agent that steps out of this is not one to go on with: every error here ends the
 //! machine. No I/O, so that a test can say anything.
 
+use crate::template::Greeting;
 use isopod_protocol::frame::{Frame, FrameError, StreamId};
 use isopod_protocol::message::{AgentSays, Failed, FailedKind, FromAgent, Started};
 use isopod_protocol::window::{ReceiveWindow, SendWindow, WindowError};
 use isopod_protocol::{VERSION, frame};
 use prost::{DecodeError, Message};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Most of a text from the guest that is kept.
@@ -38,6 +43,29 @@ impl Phase {
             Self::Over => "after the process's end",
         }
     }
+}
+
+/// Whether the container's processes go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Stillness {
+    #[default]
+    Moving,
+    /// Freeze was sent.
+    Asked,
+    Still,
+    /// Thaw was sent.
+    Thawing,
+}
+
+/// What of a conversation outlives its host's end: how the streams stand while all is still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Talk {
+    pub(crate) terminal: bool,
+    ended: [bool; 2],
+    /// Bytes of stdin that the process has not read yet.
+    input_kept: u32,
+    /// Whether there can be more of it.
+    pub(crate) input_open: bool,
 }
 
 /// What the agent did that it must not.
@@ -68,10 +96,7 @@ pub(crate) enum Misbehaviour {
 /// What was heard, checked.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Heard<'a> {
-    Hello {
-        agent: String,
-        kernel: String,
-    },
+    Hello(Greeting),
     Started(Started),
     Failed {
         kind: FailedKind,
@@ -85,6 +110,9 @@ pub(crate) enum Heard<'a> {
     InputEnd,
     /// There is more room for stdin.
     InputRoom,
+    /// It stands still, or not: `stillness` tells.
+    Frozen,
+    Thawed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +152,10 @@ pub(crate) struct Conversation {
     unanswered: usize,
     outputs: [Incoming; 2],
     input: SendWindow,
+    stillness: Stillness,
+    freeze_failure: Option<String>,
+    input_kept: u32,
+    input_open: bool,
 }
 
 impl Conversation {
@@ -134,7 +166,57 @@ impl Conversation {
             unanswered: 0,
             outputs: [Incoming::default(), Incoming::default()],
             input: SendWindow::default(),
+            stillness: Stillness::Moving,
+            freeze_failure: None,
+            input_kept: 0,
+            input_open: true,
         }
+    }
+
+    /// With an agent that was frozen while it talked to somebody else, and to which Thaw is about to be sent.
+    pub(crate) fn thawing(talk: &Talk) -> Self {
+        let output = |ended| Incoming { window: ReceiveWindow::default(), ended };
+        Self {
+            phase: Phase::Up,
+            stillness: Stillness::Thawing,
+            outputs: talk.ended.map(output),
+            input: SendWindow::behind(talk.input_kept),
+            input_open: talk.input_open,
+            ..Self::new(talk.terminal)
+        }
+    }
+
+    /// What a copy of the agent, as it stands now, has to be met with.
+    pub(crate) fn talk(&self) -> Talk {
+        let ended = [self.outputs[0].ended, self.outputs[1].ended];
+        Talk { terminal: self.terminal, ended, input_kept: self.input_kept, input_open: self.input_open }
+    }
+
+    pub(crate) fn stillness(&self) -> Stillness {
+        self.stillness
+    }
+
+    pub(crate) fn freeze_sent(&mut self) {
+        self.stillness = Stillness::Asked;
+    }
+
+    pub(crate) fn thaw_sent(&mut self) {
+        self.stillness = Stillness::Thawing;
+    }
+
+    /// Why it did not freeze when it was last asked to.
+    pub(crate) fn take_freeze_failure(&mut self) -> Option<String> {
+        self.freeze_failure.take()
+    }
+
+    /// There will be no more stdin, from either side.
+    pub(crate) fn input_ended(&mut self) {
+        self.input_open = false;
+    }
+
+    /// With an agent that said hello in another life of its machine, and waits.
+    pub(crate) fn greeted(terminal: bool) -> Self {
+        Self { phase: Phase::Greeted, ..Self::new(terminal) }
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -181,6 +263,9 @@ impl Conversation {
     }
 
     pub(crate) fn hear<'a>(&mut self, frame: Frame<'a>) -> Result<Heard<'a>, Misbehaviour> {
+        if self.stillness == Stillness::Still {
+            return Err(Misbehaviour::Unexpected { what: "something", when: self.phase });
+        }
         match frame {
             Frame::Message(bytes) => self.message(FromAgent::decode(bytes)?),
             Frame::Data(stream, bytes) => {
@@ -188,7 +273,11 @@ impl Conversation {
                 self.incoming(output).window.received(bytes.len())?;
                 Ok(Heard::Output(output, bytes))
             }
-            Frame::Eof(StreamId::STDIN) => self.while_up("an end of reading stdin").map(|()| Heard::InputEnd),
+            Frame::Eof(StreamId::STDIN) => {
+                self.while_up("an end of reading stdin")?;
+                self.input_ended();
+                Ok(Heard::InputEnd)
+            }
             Frame::Eof(stream) => {
                 let output = self.output("an end", stream)?;
                 self.incoming(output).ended = true;
@@ -211,7 +300,8 @@ impl Conversation {
                     return Err(Misbehaviour::Version(hello.version));
                 }
                 self.phase = Phase::Greeted;
-                Ok(Heard::Hello { agent: plain(&hello.agent), kernel: plain(&hello.kernel) })
+                let (agent, kernel) = (plain(&hello.agent), plain(&hello.kernel));
+                Ok(Heard::Hello(Greeting { agent, kernel, mailbox: hello.mailbox }))
             }
             (Phase::Asked, Some(AgentSays::Started(started))) => {
                 self.phase = Phase::Up;
@@ -233,6 +323,19 @@ impl Conversation {
                 Ok(Heard::Exited(end))
             }
             (_, Some(AgentSays::Hello(_))) => unexpected("a hello"),
+            (Phase::Up, Some(AgentSays::Frozen(frozen))) if self.stillness == Stillness::Asked => {
+                self.input_kept = frozen.input_kept;
+                self.freeze_failure = (!frozen.failure.is_empty()).then(|| plain(&frozen.failure));
+                self.stillness =
+                    if self.freeze_failure.is_some() { Stillness::Moving } else { Stillness::Still };
+                Ok(Heard::Frozen)
+            }
+            (Phase::Up, Some(AgentSays::Thawed(_))) if self.stillness == Stillness::Thawing => {
+                self.stillness = Stillness::Moving;
+                Ok(Heard::Thawed)
+            }
+            (_, Some(AgentSays::Frozen(_))) => unexpected("word of a freeze"),
+            (_, Some(AgentSays::Thawed(_))) => unexpected("word of a thaw"),
             (_, Some(AgentSays::Started(_))) => unexpected("word of a process started"),
             (_, Some(AgentSays::Failed(_))) => unexpected("word of a failure"),
             (_, Some(AgentSays::Ack(_))) => unexpected("an answer"),

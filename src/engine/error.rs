@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The one error of this room: a kind a door can act on, what failed, why, and what to do about it.
 
+use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::fmt;
 use std::result::Result as StdResult;
 
 /// What a door makes its answer from: an exit code, an HTTP status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// There is no such container or image.
     NotFound,

@@ -2,6 +2,8 @@
 //! The guest kernel: where it is found, and whether it is one.
 
 use crate::error::{EngineError, Kind, Result};
+use crate::memo;
+use sha2::{Digest, Sha256};
 use std::env;
 use std::fs::File;
 use std::io;
@@ -12,11 +14,45 @@ pub(crate) const VARIABLE: &str = "ISOPOD_KERNEL";
 const INSTALLED: &str = "/usr/lib/isopod/vmlinux";
 pub(crate) const CURE: &str = "build one with `cargo xtask kernel`, or name one with --kernel or $ISOPOD_KERNEL (an uncompressed vmlinux)";
 
+/// Bytes read at a time to hash it.
+const PIECE: usize = 256 * 1024;
+
 /// An open kernel and the path it came from, which is for people to read.
 #[derive(Debug)]
 pub(crate) struct Kernel {
     pub(crate) file: File,
     pub(crate) path: PathBuf,
+}
+
+impl Kernel {
+    /// The SHA-256 of the file, read once for each state of it.
+    pub(crate) fn hash(&self, run_root: &Path) -> Result<String> {
+        // One memo a place, and not a path's worth of file name.
+        let place: String = Sha256::digest(self.path.as_os_str().as_encoded_bytes())
+            .iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let memo = run_root.join("kernels").join(place);
+        if let Some(hash) = memo::recall(&memo, &self.file) {
+            return Ok(hash);
+        }
+        let mut hash = Sha256::new();
+        let mut piece = vec![0; PIECE];
+        let mut at = 0;
+        loop {
+            let read = self.file.read_at(&mut piece, at);
+            let read = read.map_err(EngineError::io(format!("cannot read {}", self.path.display())))?;
+            if read == 0 {
+                break;
+            }
+            hash.update(&piece[..read]);
+            at += read as u64;
+        }
+        let hash: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        memo::remember(&memo, &self.file, &hash);
+        Ok(hash)
+    }
 }
 
 /// The kernel that was named, or the first that is there.

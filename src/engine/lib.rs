@@ -10,6 +10,7 @@
 //!           ├─ stdio ─ agent, sink, terminal, signals        a foreground container's one loop
 //!           ├─ seccomp, capabilities, etc                    what the guest is told, digested here
 //!           ├─ boot, kernel, kvm ────► isopod-vmm            what a machine is made from
+//!           ├─ template, sealed, memo                        what it starts from
 //!           └─ doctor, timings                               what to tell the user
 //! ```
 #![forbid(unsafe_code)]
@@ -24,25 +25,32 @@ mod etc;
 mod images;
 mod kernel;
 mod kvm;
+mod machine;
+mod memo;
+mod sealed;
 pub mod seccomp;
 mod signals;
 mod sink;
 mod stdio;
+mod template;
 mod terminal;
 pub mod timings;
 
+pub use container::conclude::exit_code;
 pub use container::name::{Id, Name};
 pub use container::records::Record;
-pub use container::run::{Finished, exit_code};
+pub use container::run::Finished;
 pub use container::spec;
 pub use container::state::{Exit, State};
 pub use container::word::Word;
 pub use error::{EngineError, Kind, Result};
 pub use isopod_image::{LayerProgress, Loaded, Progress, Summary};
 pub use isopod_vmm::process::{NAME as VMM_NAME, main as vmm_main};
+pub use template::{Making, TemplateSummary};
 pub use terminal::Streams;
 pub use timings::Timings;
 
+use container::launch::Context;
 use container::records::Records;
 use images::Images;
 use rustix::process::geteuid;
@@ -50,6 +58,7 @@ use spec::ContainerSpec;
 use std::env;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use template::Templates;
 
 /// Where an engine keeps what it knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,9 +87,9 @@ impl Default for Options {
 /// All containers and images under one data root.
 #[derive(Debug)]
 pub struct Engine {
-    options: Options,
     images: Images,
     records: Records,
+    templates: Templates,
 }
 
 impl Engine {
@@ -88,20 +97,23 @@ impl Engine {
         // The records first: they make the data root for its user alone.
         let records = Records::open(&options.data_root)?;
         let images = Images::open(&options.data_root)?;
-        Ok(Self { options, images, records })
+        let templates = Templates::new(&options.data_root, &options.run_root);
+        Ok(Self { images, records, templates })
     }
 
     /// Runs a container in the foreground, to its end.
-    pub fn run(&self, spec: ContainerSpec, streams: Streams<'_>, timings: &mut Timings) -> Result<Finished> {
-        let context = container::run::Context {
-            images: &self.images,
-            records: &self.records,
-            data_root: &self.options.data_root,
-            run_root: &self.options.run_root,
-            streams,
-            timings,
-        };
-        container::run::run(context, spec)
+    pub fn run(
+        &self,
+        spec: ContainerSpec,
+        streams: Streams<'_>,
+        timings: &mut Timings,
+        making: &mut dyn FnMut(Making),
+    ) -> Result<Finished> {
+        container::run::run(self.context(streams, timings), spec, making)
+    }
+
+    fn context<'a>(&'a self, streams: Streams<'a>, timings: &'a mut Timings) -> Context<'a> {
+        Context { images: &self.images, records: &self.records, templates: &self.templates, streams, timings }
     }
 
     /// The containers that are not over, or all; the youngest first.

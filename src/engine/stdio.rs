@@ -10,25 +10,32 @@
 //! Nothing here waits for the guest without a deadline, and nothing of the guest's is held beyond its window.
 
 mod pass;
+pub(crate) mod still;
 mod wait;
 
-use crate::agent::{Conversation, Heard, INPUT_PIECE, Misbehaviour, Output, Phase, ProcessEnd};
+use crate::agent::{Conversation, Heard, INPUT_PIECE, Misbehaviour, Output, Phase, ProcessEnd, Stillness};
+use crate::container::control::Control;
 use crate::container::name::random;
+use crate::machine::{self, Refusal};
 use crate::signals::{self, Insistence, SignalFd};
 use crate::sink::Sink;
+use crate::template::Greeting;
 use crate::terminal::{self, Raw, Streams};
 use crate::timings::{Mark, Timings};
 use isopod_protocol::frame::{MAX_MESSAGE, put_from_host};
-use isopod_protocol::message::{Container, FailedKind, WindowSize};
+use isopod_protocol::message::{Container, FailedKind, Thaw, WindowSize};
 use isopod_protocol::{Decoder, FromHost};
+use isopod_sys::mailbox;
 use isopod_vmm::{Counters, End, Event, Machine};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, recv};
 use std::collections::VecDeque;
+use std::fs::File;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use still::{ENTROPY, Portrait, Saving, Snapshot, Told};
 use wait::{Ready, Who};
 
 /// How long a machine whose agent has hung up has to say why.
@@ -37,7 +44,6 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 const MAX_UNANSWERED: usize = 32;
 /// More than a Start, a piece of input and the grants for gigabytes of output that wait to be sent at once.
 const MAX_UNSENT: usize = MAX_MESSAGE + INPUT_PIECE + 64 * 1024;
-const ENTROPY: usize = 32;
 /// Most reads of the agent's stream at a time; more than its windows hold.
 const PIECES: usize = 16;
 
@@ -57,6 +63,9 @@ pub(crate) trait Watched {
     fn event(&mut self) -> Event;
     /// Asks for the counters, which come as an event; they are for show.
     fn count(&mut self);
+    fn pause(&mut self, mailbox: Option<u64>) -> Result<(), Refusal>;
+    fn save(&mut self, file: &File, identity: &File) -> Result<(), Refusal>;
+    fn resume(&mut self, bytes: Option<&[u8]>) -> Result<(), Refusal>;
 }
 
 impl Watched for Machine {
@@ -70,6 +79,18 @@ impl Watched for Machine {
 
     fn count(&mut self) {
         let _ = self.ask_counters();
+    }
+
+    fn pause(&mut self, mailbox: Option<u64>) -> Result<(), Refusal> {
+        machine::pause(self, mailbox)
+    }
+
+    fn save(&mut self, file: &File, identity: &File) -> Result<(), Refusal> {
+        machine::save(self, file, identity)
+    }
+
+    fn resume(&mut self, bytes: Option<&[u8]>) -> Result<(), Refusal> {
+        machine::resume(self, bytes)
     }
 }
 
@@ -105,6 +126,8 @@ pub(crate) enum Waiting {
     Hello,
     Started,
     Signal,
+    /// To stand still, or to go on.
+    Still,
 }
 
 /// Where stdin stands.
@@ -138,6 +161,17 @@ pub(crate) struct Session<'a> {
     signalled: VecDeque<Instant>,
     insistence: Insistence,
     hung_up: Option<Instant>,
+    /// Where the agent waits when it is told to freeze.
+    mailbox: u64,
+    /// Where others ask for something.
+    control: Option<Control>,
+    saving: Option<Saving>,
+    snapshot: Option<Snapshot>,
+    /// How much of what there is to send may be sent while a snapshot is under way.
+    barrier: Option<usize>,
+    paused: bool,
+    /// What others are to be told of.
+    told: Vec<Told>,
 }
 
 /// What a session is made of, besides what it makes itself.
@@ -150,12 +184,14 @@ pub(crate) struct Parts<'a> {
     pub(crate) container: Container,
     pub(crate) limits: Limits,
     pub(crate) timings: &'a mut Timings,
+    /// Where others ask for something.
+    pub(crate) control: Option<Control>,
 }
 
 impl<'a> Session<'a> {
     /// `terminal` is the container's, whose size is filled in when it is started.
     pub(crate) fn new(parts: Parts<'a>, terminal: bool) -> Self {
-        let Parts { agent, streams, signals, container, limits, timings } = parts;
+        let Parts { agent, streams, signals, container, limits, timings, control } = parts;
         Self {
             agent,
             streams,
@@ -174,19 +210,61 @@ impl<'a> Session<'a> {
             signalled: VecDeque::new(),
             insistence: Insistence::default(),
             hung_up: None,
+            mailbox: 0,
+            control,
+            saving: None,
+            snapshot: None,
+            barrier: None,
+            paused: false,
+            told: Vec::new(),
         }
     }
 
-    /// Serves everybody until it is known how the container ended. `up` is told once, when its process runs.
-    pub(crate) fn serve(&mut self, machine: &mut dyn Watched, up: &mut dyn FnMut()) -> Ending {
-        let mut told = false;
+    /// For an agent that waits at its mailbox for what it is to start: gives what is to be put there. What does not fit
+    /// follows over the line.
+    pub(crate) fn first_words(&mut self, greeting: Greeting) -> Vec<u8> {
+        self.conversation = Conversation::greeted(self.container.terminal.is_some());
+        self.greeted(greeting);
+        self.start();
+        let fits = self.to_agent.len().min(mailbox::ROOM);
+        self.to_agent.drain(..fits).collect()
+    }
+
+    fn greeted(&mut self, greeting: Greeting) {
+        let Greeting { agent, kernel, mailbox } = greeting;
+        self.timings.guest(agent, kernel);
+        self.mailbox = mailbox;
+    }
+
+    /// For an agent that was frozen while it talked to somebody else: likewise.
+    pub(crate) fn first_words_to_copy(&mut self, portrait: &Portrait, thaw: Thaw) -> Vec<u8> {
+        self.conversation = Conversation::thawing(&portrait.talk);
+        self.greeted(portrait.greeting.clone());
+        self.input = match (self.input, portrait.talk.input_open) {
+            (Input::Early, true) => Input::Early,
+            (Input::Closed, true) => {
+                self.end_input();
+                Input::Closed
+            }
+            _ => Input::Closed,
+        };
+        let mut words = Vec::new();
+        // A name and a few small files.
+        let _ = put_from_host(&mut words, &FromHost::thaw(thaw));
+        words
+    }
+
+    /// From here on the container can be saved.
+    pub(crate) fn can_be_saved(&mut self, saving: Saving) {
+        self.saving = Some(saving);
+    }
+
+    /// Serves everybody until it is known how the container ended. `tell` hears of what others want to know.
+    pub(crate) fn serve(&mut self, machine: &mut dyn Watched, tell: &mut dyn FnMut(Told)) -> Ending {
         loop {
             let ready = self.wait(machine);
             let step = self.step(ready, machine);
-            if !told && self.timings.reached(Mark::ProcessStarted) {
-                told = true;
-                up();
-            }
+            self.told.drain(..).for_each(&mut *tell);
             if let Some(ending) = step.or_else(|| self.overdue()) {
                 return ending;
             }
@@ -235,6 +313,14 @@ impl<'a> Session<'a> {
         {
             return Some(ending);
         }
+        if let Some(ending) = self.go_on_with_snapshot(machine) {
+            return Some(ending);
+        }
+        if ready.has(Who::Control)
+            && let Some(ending) = self.take_wish(machine)
+        {
+            return Some(ending);
+        }
         if booting && self.conversation.phase() != Phase::Booting {
             machine.count();
         }
@@ -259,7 +345,14 @@ impl<'a> Session<'a> {
         if let Some(at) = self.hung_up {
             return Some((at + LAST_WORDS, Waiting::Hello, LAST_WORDS));
         }
+        if let Some(snapshot) = &self.snapshot {
+            return Some((snapshot.since + signal, Waiting::Still, signal));
+        }
         match self.conversation.phase() {
+            _ if self.paused => None,
+            Phase::Up if self.conversation.stillness() == Stillness::Thawing => {
+                Some((self.since + start, Waiting::Still, start))
+            }
             Phase::Booting | Phase::Greeted => Some((self.since + start, Waiting::Hello, start)),
             Phase::Asked => Some((self.since + start, Waiting::Started, start)),
             _ => self.signalled.front().map(|at| (*at + signal, Waiting::Signal, signal)),
@@ -311,6 +404,8 @@ impl<'a> Session<'a> {
         match event {
             Event::Running(marks) => self.timings.machine(&marks),
             Event::Counters(counters) => self.timings.counters_at_hello(counters),
+            // Nobody has asked for one: whatever it says, it does not change what we know.
+            Event::Paused | Event::Saved | Event::Resumed | Event::Refused { .. } => {}
             Event::Ended(end) => {
                 // The last the agent said may still be on its way to us.
                 let heard = self.hear_agent();
@@ -346,9 +441,9 @@ impl<'a> Session<'a> {
     fn frames(&mut self, decoder: &mut Decoder) -> Result<Option<Ending>, Misbehaviour> {
         while let Some(frame) = decoder.next_frame()? {
             match self.conversation.hear(frame)? {
-                Heard::Hello { agent, kernel } => {
+                Heard::Hello(greeting) => {
                     self.timings.mark(Mark::Hello);
-                    self.timings.guest(agent, kernel);
+                    self.greeted(greeting);
                     self.start();
                 }
                 Heard::Started(started) => {
@@ -365,7 +460,11 @@ impl<'a> Session<'a> {
                 }
                 Heard::Output(output, bytes) => self.take_output(output, bytes),
                 Heard::InputEnd => self.input = Input::Closed,
-                Heard::OutputEnd(_) | Heard::InputRoom => {}
+                Heard::Thawed if self.snapshot.is_none() => {
+                    self.timings.mark(Mark::ProcessStarted);
+                    self.started();
+                }
+                Heard::OutputEnd(_) | Heard::InputRoom | Heard::Frozen | Heard::Thawed => {}
             }
         }
         Ok(None)
@@ -375,11 +474,7 @@ impl<'a> Session<'a> {
     fn start(&mut self) {
         let mut container = mem::take(&mut self.container);
         container.terminal = container.terminal.map(|_| self.terminal_size());
-        container.realtime_ns = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .ok()
-            .and_then(|d| u64::try_from(d.as_nanos()).ok())
-            .unwrap_or(0);
+        container.realtime_ns = realtime_ns();
         container.entropy = random::<ENTROPY>().to_vec();
         self.container.terminal = container.terminal;
         // `run` has seen to it that the message is not too long.
@@ -390,6 +485,7 @@ impl<'a> Session<'a> {
 
     fn started(&mut self) {
         self.since = Instant::now();
+        self.told.push(Told::Up);
         if self.input == Input::Early {
             self.input = Input::Open;
         }
@@ -402,6 +498,12 @@ impl<'a> Session<'a> {
         // It may have changed while the guest booted.
         self.resize();
     }
+}
+
+/// The wall clock, in ns since the epoch.
+fn realtime_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -72,3 +72,45 @@ pub trait FileSystem: Debug + Send {
 
     fn totals(&self) -> Totals;
 }
+
+/// The file system of a share whose files are yet to come. Nobody mounts it; who does finds no root.
+#[derive(Debug)]
+pub struct Nothing;
+
+impl FileSystem for Nothing {
+    fn attributes(&self, _node: u64) -> Result<Attributes, Errno> {
+        Err(Errno::STALE)
+    }
+
+    fn lookup(&self, _folder: u64, _name: &[u8]) -> Result<Option<Attributes>, Errno> {
+        Err(Errno::STALE)
+    }
+
+    fn entry(&self, _folder: u64, _position: u64) -> Result<Option<DirEntry<'_>>, Errno> {
+        Err(Errno::STALE)
+    }
+
+    fn link_target(&self, _node: u64) -> Result<&[u8], Errno> {
+        Err(Errno::STALE)
+    }
+
+    fn read(&self, _node: u64, _offset: u64, _len: usize, _body: &mut Body<'_>) -> Result<usize, Errno> {
+        Err(Errno::STALE)
+    }
+
+    fn seek(&self, _node: u64, _offset: u64, _to: Seek) -> Result<u64, Errno> {
+        Err(Errno::STALE)
+    }
+
+    fn xattr(&self, _node: u64, _name: &[u8]) -> Result<&[u8], Errno> {
+        Err(Errno::STALE)
+    }
+
+    fn xattr_names(&self, _node: u64, _each: &mut dyn FnMut(&[u8])) -> Result<(), Errno> {
+        Err(Errno::STALE)
+    }
+
+    fn totals(&self) -> Totals {
+        Totals { files: 0, bytes: 0 }
+    }
+}

@@ -20,7 +20,7 @@ pub mod request;
 pub mod server;
 
 pub use counters::{Counters, Snapshot};
-pub use filesystem::FileSystem;
+pub use filesystem::{FileSystem, Nothing};
 pub use index::IndexServer;
 pub use reply::Reply;
 pub use server::{MAX_REQUEST, Server};

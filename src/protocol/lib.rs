@@ -16,8 +16,8 @@ pub mod window;
 pub use frame::{Decoder, Frame, FrameError, StreamId};
 pub use message::{FromAgent, FromHost};
 
-/// Spoken by this build. 1: the first.
-pub const VERSION: u32 = 1;
+/// Spoken by this build. 1: the first. 2: Freeze and Thaw, and a mailbox.
+pub const VERSION: u32 = 2;
 
 /// The vsock port on the host (CID 2) to which the agent connects; every other port is refused.
 pub const AGENT_PORT: u32 = 1024;

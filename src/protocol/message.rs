@@ -7,6 +7,10 @@
 //!      │◄──────────────── Start ───│   once
 //!      │── Started | Failed ──────►│
 //!      │◄─ Signal, Resize ─────────│   any number; Signal is answered by Ack
+//!      │◄─────────────── Freeze ───│   any number; from then on the host is silent
+//!      │── Frozen ────────────────►│   the agent goes to its mailbox, where, in this life or another,
+//!      │◄───────────────── Thaw ───│   it finds who it is now
+//!      │── Thawed ────────────────►│
 //!      │── Exited ────────────────►│   last, after the streams' ends; the host then ends the machine
 //! ```
 
@@ -14,7 +18,7 @@ use prost::{Enumeration, Message, Oneof};
 
 #[derive(Clone, PartialEq, Message)]
 pub struct FromHost {
-    #[prost(oneof = "HostSays", tags = "1, 2, 3")]
+    #[prost(oneof = "HostSays", tags = "1, 2, 3, 4, 5")]
     pub says: Option<HostSays>,
 }
 
@@ -26,6 +30,11 @@ pub enum HostSays {
     Signal(Signal),
     #[prost(message, tag = "3")]
     Resize(WindowSize),
+    /// Stop the container's processes where they are, and wait at the mailbox.
+    #[prost(message, tag = "4")]
+    Freeze(Freeze),
+    #[prost(message, tag = "5")]
+    Thaw(Thaw),
 }
 
 impl FromHost {
@@ -38,11 +47,17 @@ impl FromHost {
     pub fn resize(size: WindowSize) -> Self {
         Self { says: Some(HostSays::Resize(size)) }
     }
+    pub fn freeze() -> Self {
+        Self { says: Some(HostSays::Freeze(Freeze {})) }
+    }
+    pub fn thaw(thaw: Thaw) -> Self {
+        Self { says: Some(HostSays::Thaw(thaw)) }
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
 pub struct FromAgent {
-    #[prost(oneof = "AgentSays", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "AgentSays", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub says: Option<AgentSays>,
 }
 
@@ -59,6 +74,11 @@ pub enum AgentSays {
     Ack(Ack),
     #[prost(message, tag = "5")]
     Exited(Exited),
+    /// All of the container's processes stand still, or why they do not; in that case they all run on.
+    #[prost(message, tag = "6")]
+    Frozen(Frozen),
+    #[prost(message, tag = "7")]
+    Thawed(Thawed),
 }
 
 impl From<AgentSays> for FromAgent {
@@ -140,6 +160,42 @@ pub struct Signal {
     pub number: i32,
 }
 
+#[derive(Clone, PartialEq, Message)]
+pub struct Freeze {}
+
+/// Who a container is from here on: itself, or a copy. Until all of it holds none of its processes goes on.
+#[derive(Clone, PartialEq, Message)]
+pub struct Thaw {
+    /// The host's wall clock when this was sent, in ns since the epoch.
+    #[prost(uint64, tag = "1")]
+    pub realtime_ns: u64,
+    /// Fresh entropy from the host: the kernel's generator starts anew from it.
+    #[prost(bytes = "vec", tag = "2")]
+    pub entropy: Vec<u8>,
+    /// Empty: as before.
+    #[prost(string, tag = "3")]
+    pub hostname: String,
+    /// In place of what the files of these names hold.
+    #[prost(message, repeated, tag = "4")]
+    pub files: Vec<EtcFile>,
+    /// Another host listens than the one that said Freeze: all windows are as at the start.
+    #[prost(bool, tag = "5")]
+    pub copy: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Frozen {
+    /// Empty if they stand still.
+    #[prost(string, tag = "1")]
+    pub failure: String,
+    /// Bytes of stdin that the agent has and the process has not read yet.
+    #[prost(uint32, tag = "2")]
+    pub input_kept: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Thawed {}
+
 #[derive(Clone, Copy, PartialEq, Message)]
 pub struct WindowSize {
     #[prost(uint32, tag = "1")]
@@ -180,6 +236,9 @@ pub struct Hello {
     /// `uname -r`.
     #[prost(string, tag = "3")]
     pub kernel: String,
+    /// Where the agent's mailbox is in its memory.
+    #[prost(uint64, tag = "4")]
+    pub mailbox: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]

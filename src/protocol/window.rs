@@ -26,6 +26,11 @@ impl Default for SendWindow {
 }
 
 impl SendWindow {
+    /// To a reader who still has `held` bytes from another life.
+    pub fn behind(held: u32) -> Self {
+        Self(INITIAL.saturating_sub(held))
+    }
+
     /// Bytes that may be sent now.
     pub fn room(&self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
@@ -61,6 +66,11 @@ impl Default for ReceiveWindow {
 }
 
 impl ReceiveWindow {
+    /// Of a reader who still has `held` bytes from another life.
+    pub fn behind(held: u32) -> Self {
+        Self { open: INITIAL.saturating_sub(held), consumed: 0 }
+    }
+
     /// `n` bytes came; an error if the writer had no room for them.
     pub fn received(&mut self, n: usize) -> Result<(), WindowError> {
         let n = u32::try_from(n).map_err(|_| WindowError)?;

@@ -9,7 +9,9 @@ use rustix::io::{Errno, read, retry_on_intr};
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::thread::JoinHandleExt;
 use std::ptr;
+use std::thread::JoinHandle;
 
 pub const SIGHUP: i32 = libc::SIGHUP;
 pub const SIGINT: i32 = libc::SIGINT;
@@ -113,6 +115,30 @@ impl Drop for AllBlocked {
     }
 }
 
+/// Sends a signal to one thread of this process, which should have it blocked. Nothing happens to one that has ended.
+pub fn send_to<T>(thread: &JoinHandle<T>, signal: i32) -> io::Result<()> {
+    // SAFETY: the thread was not joined yet, or there were no handle; a number that is no signal is an error.
+    match unsafe { libc::pthread_kill(thread.as_pthread_t(), signal) } {
+        0 | libc::ESRCH => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+/// Takes a blocked signal that has come to this thread; false if there is none.
+pub fn take(signal: i32) -> io::Result<bool> {
+    let set = set_of(&[signal])?;
+    let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: both are read, and what is told of the signal is not asked for.
+    let taken = unsafe { libc::sigtimedwait(&raw const set, ptr::null_mut(), &raw const at_once) };
+    if taken == signal {
+        return Ok(true);
+    }
+    match io::Error::last_os_error() {
+        error if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(false),
+        error => Err(error),
+    }
+}
+
 /// Gives a signal its default action.
 pub fn default_action(signal: i32) -> io::Result<()> {
     set_action(signal, libc::SIG_DFL)
@@ -159,6 +185,8 @@ mod tests {
     use super::*;
     use rustix::process::{Signal, getpid};
     use rustix::thread::gettid;
+    use std::sync::mpsc;
+    use std::thread;
 
     // Signals are sent to this thread alone: its siblings have other masks.
     fn raise(signal: i32) {
@@ -175,6 +203,22 @@ mod tests {
         raise(Signal::USR2.as_raw());
         assert_eq!(signals.read().unwrap(), Some(SIGUSR2));
         assert_eq!(signals.read().unwrap(), None);
+    }
+
+    #[test]
+    fn a_signal_to_one_thread_is_taken_there_once() {
+        let (ready, is_ready) = mpsc::channel();
+        let (sent, is_sent) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let _blocked = AllBlocked::new().unwrap();
+            ready.send(()).unwrap();
+            is_sent.recv().unwrap();
+            (take(SIGUSR1).unwrap(), take(SIGUSR1).unwrap())
+        });
+        is_ready.recv().unwrap();
+        send_to(&thread, SIGUSR1).unwrap();
+        sent.send(()).unwrap();
+        assert_eq!(thread.join().unwrap(), (true, false));
     }
 
     #[test]

@@ -2,21 +2,24 @@
 //! Config and descriptors → a machine, in the order that costs least: memory slots before the irqchip and the
 //! ioeventfds, for a slot registered after them waits for every reader of KVM's interrupt tables (milliseconds).
 
+use crate::arch::state::{self, StateError, VcpuState};
 use crate::arch::{cpuid, layout, start};
 use crate::assist::Layout;
 use crate::boot::{self, cmdline};
 use crate::bus::Bus;
 use crate::config::{Assist, ConfigError, MachineConfig};
+use crate::mailbox::Mailbox;
 use crate::memory::{self, GuestMemory, MemoryError};
 use crate::raw::{self, Stats};
+use crate::saved::{self, MachineState, Saved, SavedError};
 use crate::vcpu::Surroundings;
 use isopod_devices::MmioTransport;
 use isopod_devices::fs::Fs;
 use isopod_devices::rng::Rng;
 use isopod_devices::serial::Serial;
-use isopod_devices::virtio::VirtioDevice;
+use isopod_devices::virtio::{RestoreError, VirtioDevice};
 use isopod_devices::vsock::Vsock;
-use isopod_fs::{Counters as FsCounters, IndexServer};
+use isopod_fs::{Counters as FsCounters, IndexServer, Nothing};
 use isopod_index::{Index, OpenError};
 use isopod_sys::map::FileMap;
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_xsave};
@@ -42,9 +45,12 @@ pub struct Descriptors {
     /// The other end of the agent's one connection.
     pub agent: UnixStream,
     pub boot: ShareFiles,
-    pub image: ShareFiles,
-    /// Where the serial console's output goes; there if the config says so.
+    /// There if the config says so, as are the other two.
+    pub image: Option<ShareFiles>,
+    /// Where the serial console's output goes.
     pub console: Option<File>,
+    /// What the machine is restored from.
+    pub saved: Option<File>,
 }
 
 /// The files behind a share: its index, and the data files the index names, in its order.
@@ -72,12 +78,27 @@ pub(crate) enum AssembleError {
     Layers { share: &'static str, named: usize, given: usize },
     #[error("cannot set up a device (op={op})")]
     Device { op: &'static str, source: io::Error },
+    #[error("cannot use the saved machine")]
+    Saved(#[from] SavedError),
+    #[error("cannot restore the processors")]
+    Processors(#[from] StateError),
+    #[error("cannot restore a device")]
+    RestoreDevice(#[from] RestoreError),
 }
 
 /// A machine that has not run yet. Fields drop in this order: what uses the memory goes before it.
 #[derive(Debug)]
 pub(crate) struct Assembled {
     pub(crate) vcpus: Vec<VcpuFd>,
+    /// Where the agent waits, if the machine was saved while it did.
+    pub(crate) mailbox: Option<Mailbox>,
+    pub(crate) still: Still,
+}
+
+/// What stands still while the vCPUs run.
+#[derive(Debug)]
+pub(crate) struct Still {
+    pub(crate) kvm: Kvm,
     pub(crate) stats: Vec<Stats>,
     pub(crate) image_counters: Arc<FsCounters>,
     pub(crate) vm: VmFd,
@@ -87,26 +108,61 @@ pub(crate) struct Assembled {
 
 pub(crate) fn assemble(config: &MachineConfig, fds: Descriptors) -> Result<Assembled, AssembleError> {
     config.check()?;
-    let kvm = raw::kvm_from(fds.kvm);
-    let memory = memory::new(config.memory_mib)?;
+    let Descriptors { kvm, kernel, agent, boot, image, console, saved: file } = fds;
+    let kvm = raw::kvm_from(kvm);
+    let file = file.map(Arc::new);
+    let saved = file.as_ref().map(|file| saved::open(file, config)).transpose()?;
+    let memory = match (&file, &saved) {
+        (Some(file), Some(saved)) => memory::of_file(config.memory_mib, file, saved.envelope.memory_offset)?,
+        _ => memory::new(config.memory_mib)?,
+    };
     let vm = kvm.create_vm().map_err(op("create VM"))?;
     raw::set_memory(&vm, &memory).map_err(op("set memory"))?;
     vm.create_irq_chip().map_err(op("create irqchip"))?;
     let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(op("get CPUID"))?;
     let vcpus = vcpus(&vm, config.vcpus, &supported)?;
 
-    let Devices { all: devices, image_counters } = devices(config, fds.boot, fds.image, fds.agent)?;
-    let tsc_khz = vcpus[0].get_tsc_khz().map_err(op("get the TSC's frequency"))?;
-    let line = cmdline::build(config, u32::try_from(devices.len()).expect("there are a handful"), tsc_khz);
-    let entry = boot::load(&memory, &fds.kernel, config, &line)?;
-    start::set_registers(&vcpus[0], entry).map_err(op("set registers"))?;
-
-    let transports = plug(&vm, &memory, devices)?;
-    let serial = fds.console.map(|out| serial(&vm, out)).transpose()?;
+    let Devices { all: devices, image_counters } = devices(config, boot, image, agent)?;
+    let count = u32::try_from(devices.len()).expect("there are a handful");
+    let mut transports = plug(&vm, &memory, devices)?;
+    let serial = console.map(|out| serial(&vm, out)).transpose()?;
+    let mailbox = match saved {
+        Some(saved) => restore(saved, &vm, &vcpus, &mut transports)?,
+        None => {
+            let tsc_khz = vcpus[0].get_tsc_khz().map_err(op("get the TSC's frequency"))?;
+            let line = cmdline::build(config, count, tsc_khz);
+            let entry = boot::load(&memory, &kernel, config, &line)?;
+            start::set_registers(&vcpus[0], entry).map_err(op("set registers"))?;
+            None
+        }
+    };
     let stats = vcpus.iter().filter_map(|vcpu| Stats::of(vcpu).ok()).collect();
     let assist = (config.assist == Assist::Emulated).then(|| extended_state(&kvm, &supported)).transpose()?;
     let around = Surroundings { bus: Arc::new(Bus::new(transports, serial)), memory, assist };
-    Ok(Assembled { vcpus, stats, image_counters, vm, around, kernel: fds.kernel })
+    Ok(Assembled { vcpus, mailbox, still: Still { kvm, stats, image_counters, vm, around, kernel } })
+}
+
+/// Writes what was saved into a machine of the same make.
+fn restore(
+    saved: Saved,
+    vm: &VmFd,
+    vcpus: &[VcpuFd],
+    transports: &mut [MmioTransport],
+) -> Result<Option<Mailbox>, AssembleError> {
+    let MachineState { vcpus: states, chips, devices, mailbox } = saved.state;
+    if devices.len() != transports.len() {
+        let (saved, wanted) = (devices.len() as u64, transports.len() as u64);
+        return Err(SavedError::Differs { what: "devices", saved, wanted }.into());
+    }
+    state::restore_chips(vm, &chips)?;
+    let tsc = states.first().and_then(VcpuState::tsc);
+    for (vcpu, state) in vcpus.iter().zip(&states) {
+        state::restore(vcpu, state, tsc)?;
+    }
+    for (transport, state) in transports.iter_mut().zip(&devices) {
+        transport.restore(state)?;
+    }
+    Ok(mailbox)
 }
 
 /// Where the extended state's components lie, which the assist saves and restores a page of.
@@ -139,10 +195,13 @@ struct Devices {
 fn devices(
     config: &MachineConfig,
     boot: ShareFiles,
-    image: ShareFiles,
+    image: Option<ShareFiles>,
     agent: UnixStream,
 ) -> Result<Devices, AssembleError> {
-    let image = Fs::new("image", share("image", image)?);
+    let image = match image {
+        Some(image) => Fs::new("image", share("image", image)?),
+        None => Fs::new("image", Nothing),
+    };
     let image_counters = image.counters();
     let vsock = Vsock::new(GUEST_CID, config.agent_port, agent).map_err(device("make a vsock"))?;
     let boot = Fs::new("boot", share("boot", boot)?);

@@ -6,7 +6,7 @@ use crate::power;
 use crate::wire::End;
 use isopod_devices::MmioTransport;
 use isopod_devices::serial::Serial;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 #[derive(Debug)]
 pub(crate) struct Bus {
@@ -18,6 +18,15 @@ pub(crate) struct Bus {
 impl Bus {
     pub(crate) fn new(transports: Vec<MmioTransport>, serial: Option<Serial>) -> Self {
         Self { transports: transports.into_iter().map(Mutex::new).collect(), serial: serial.map(Mutex::new) }
+    }
+
+    /// In the order of their windows.
+    pub(crate) fn transports(&self) -> impl Iterator<Item = MutexGuard<'_, MmioTransport>> {
+        self.transports.iter().map(|transport| transport.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn has_console(&self) -> bool {
+        self.serial.is_some()
     }
 
     pub(crate) fn mmio_read(&self, address: u64, data: &mut [u8]) {

@@ -7,7 +7,9 @@ use crate::process::NAME;
 use crate::wire::{End, Event, MAX_MESSAGE, Request};
 use isopod_sys::fdpass;
 use isopod_sys::process::{Child, Strings, program};
+use libc::SIGBUS;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use thiserror::Error;
@@ -33,12 +35,15 @@ pub struct Machine {
     reaped: bool,
 }
 
+/// Descriptors that are no layers: KVM, kernel, agent, two indices, console, file.
+const OTHERS: usize = 7;
+
 /// Starts a machine. The descriptors are the machine's from here on; this process keeps none of them.
 pub fn start(config: &MachineConfig, fds: Descriptors) -> Result<Machine, StartError> {
     config.check()?;
-    let count = fds.boot.layers.len() + fds.image.layers.len() + 6;
-    if count > fdpass::MAX_FDS {
-        return Err(StartError::Layers(fds.image.layers.len()));
+    let layers = fds.image.as_ref().map_or(0, |image| image.layers.len());
+    if fds.boot.layers.len() + layers + OTHERS > fdpass::MAX_FDS {
+        return Err(StartError::Layers(layers));
     }
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .map_err(|e| process("make a socket pair")(e.into()))?;
@@ -56,11 +61,12 @@ pub fn start(config: &MachineConfig, fds: Descriptors) -> Result<Machine, StartE
 /// The order in which descriptors travel, on this side; `process::unpack` is the other.
 fn pack(fds: &Descriptors) -> Vec<BorrowedFd<'_>> {
     let mut all = vec![fds.kvm.as_fd(), fds.kernel.as_fd(), fds.agent.as_fd()];
-    for share in [&fds.boot, &fds.image] {
+    for share in [Some(&fds.boot), fds.image.as_ref()].into_iter().flatten() {
         all.push(share.index.as_fd());
         all.extend(share.layers.iter().map(AsFd::as_fd));
     }
     all.extend(fds.console.as_ref().map(AsFd::as_fd));
+    all.extend(fds.saved.as_ref().map(AsFd::as_fd));
     all
 }
 
@@ -81,7 +87,32 @@ impl Machine {
 
     /// Asks for the counters, which come as an event.
     pub fn ask_counters(&self) -> io::Result<()> {
-        fdpass::send(self.socket.as_fd(), &serde_json::to_vec(&Request::Counters)?, &[])
+        self.ask(Request::Counters, &[])
+    }
+
+    /// Has it stand still; with the address of the agent's mailbox, once it waits there. The answer is `Paused`.
+    pub fn ask_pause(&self, mailbox: Option<u64>) -> io::Result<()> {
+        self.ask(Request::Pause { mailbox }, &[])
+    }
+
+    /// Has a machine that stands still written into `file`, with the JSON that `identity` holds. The answer is `Saved`.
+    pub fn ask_save(&self, file: &File, identity: &File) -> io::Result<()> {
+        self.ask(Request::Save, &[file.as_fd(), identity.as_fd()])
+    }
+
+    /// Has it go on, after `bytes` were put into the agent's mailbox. The answer is `Resumed`.
+    pub fn ask_resume(&self, bytes: Option<&[u8]>) -> io::Result<()> {
+        self.ask(Request::Resume { mailbox: bytes.is_some() }, &[])?;
+        bytes.map_or(Ok(()), |bytes| self.deliver(bytes))
+    }
+
+    /// What a restored machine finds in its mailbox; it does not run before it has that.
+    pub fn deliver(&self, bytes: &[u8]) -> io::Result<()> {
+        fdpass::send(self.socket.as_fd(), bytes, &[])
+    }
+
+    fn ask(&self, request: Request, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        fdpass::send(self.socket.as_fd(), &serde_json::to_vec(&request)?, fds)
     }
 
     /// Ends the process, whatever it is doing, and waits until it is gone.
@@ -99,6 +130,7 @@ impl Machine {
             Ok(status) => {
                 self.reaped = true;
                 let how = match (status.exit_status(), status.terminating_signal()) {
+                    (_, Some(SIGBUS)) => "a file behind its memory was cut short: SIGBUS".to_owned(),
                     (_, Some(signal)) => format!("signal {signal}"),
                     (code, None) => format!("exit code {}", code.unwrap_or(0)),
                 };

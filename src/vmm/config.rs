@@ -25,9 +25,12 @@ pub struct MachineConfig {
     pub assist: Assist,
     /// The vsock port on which the host takes the guest agent's one connection.
     pub agent_port: u32,
-    /// How many data files the `boot` and the `image` share have.
+    /// How many data files the `boot` share has.
     pub boot_layers: u16,
-    pub image_layers: u16,
+    /// And the `image` share; `None` for a machine that is to become a template and has none yet.
+    pub image_layers: Option<u16>,
+    /// Whether it is restored from a file, which comes along, instead of booted.
+    pub restored: bool,
 }
 
 /// What the guest needs from us beyond what a processor does.
@@ -78,7 +81,8 @@ mod tests {
             assist: Assist::None,
             agent_port: 1024,
             boot_layers: 1,
-            image_layers: 2,
+            image_layers: Some(2),
+            restored: false,
         }
     }
 

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What kind of KVM this host has. Found out by running two instructions in a guest of one page, not by its name.
 
+use crate::arch::cpuid;
 use crate::config::Assist;
 use crate::raw;
+use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_ioctls::{Cap, Kvm, VcpuExit};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
@@ -30,6 +32,8 @@ pub struct HostKvm {
     pub api_version: i32,
     pub max_vcpus: u64,
     pub assist: Assist,
+    /// The processor a guest sees, in a line: what was saved under another cannot be restored.
+    pub cpu: String,
 }
 
 #[derive(Debug, Error)]
@@ -61,11 +65,15 @@ pub fn probe(kvm: &File) -> Result<HostKvm, ProbeError> {
         return Err(ProbeError::Missing(name));
     }
     let max_vcpus = kvm.get_max_vcpus() as u64;
-    Ok(HostKvm { api_version, max_vcpus, assist: kind(&kvm)? })
+    let (assist, tsc_khz) = kind(&kvm)?;
+    let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(kvm_failed("get CPUID"))?;
+    let cpu = format!("{} at {tsc_khz} kHz", cpuid::describe(&cpuid));
+    Ok(HostKvm { api_version, max_vcpus, assist, cpu })
 }
 
-/// Real mode, one page: on hardware FWAIT is an instruction like any other; an emulating KVM gives up on it.
-fn kind(kvm: &Kvm) -> Result<Assist, ProbeError> {
+/// Real mode, one page: on hardware FWAIT is an instruction like any other; an emulating KVM gives up on it. With it the
+/// frequency of the guest's time-stamp counter.
+fn kind(kvm: &Kvm) -> Result<(Assist, u32), ProbeError> {
     let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(PROBE_AT), PAGE)])
         .map_err(|e| failed("map a page")(io::Error::other(e)))?;
     memory
@@ -81,9 +89,10 @@ fn kind(kvm: &Kvm) -> Result<Assist, ProbeError> {
     let mut regs = vcpu.get_regs().map_err(kvm_failed("get registers"))?;
     regs.rip = PROBE_AT;
     vcpu.set_regs(&regs).map_err(kvm_failed("set registers"))?;
+    let tsc_khz = vcpu.get_tsc_khz().map_err(kvm_failed("get the TSC's frequency"))?;
     match vcpu.run().map_err(kvm_failed("run"))? {
-        VcpuExit::Hlt => Ok(Assist::None),
-        VcpuExit::InternalError => Ok(Assist::Emulated),
+        VcpuExit::Hlt => Ok((Assist::None, tsc_khz)),
+        VcpuExit::InternalError => Ok((Assist::Emulated, tsc_khz)),
         other => Err(failed("run")(io::Error::other(format!("{other:?}")))),
     }
 }
@@ -106,5 +115,6 @@ mod tests {
         let named_pvm = Path::new("/sys/module/kvm_pvm").exists();
         let found = probe(&open().unwrap()).unwrap();
         assert_eq!(found.assist == Assist::Emulated, named_pvm, "{found:?}");
+        assert_eq!(probe(&open().unwrap()).unwrap(), found, "asked twice, from whatever processor");
     }
 }

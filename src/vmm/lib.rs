@@ -3,11 +3,10 @@
 //!
 //! ```text
 //!   the engine's process                         the machine's process ("isopod-vmm")
-//!   ┌────────────────────┐   config, then      ┌──────────────────────────────────────────┐
-//!   │ client::start ─────┼── descriptors ────► │ process → assemble → vCPU threads        │
-//!   │ client::Machine ◄──┼── events ────────── │            │                             │
-//!   └────────────────────┘   (SEQPACKET)       │            └─► bus ─► devices (workers)  │
-//!                                              └──────────────────────────────────────────┘
+//!   ┌────────────────────┐   config and        ┌──────────────────────────────────────────┐
+//!   │ client::start ─────┼── descriptors ────► │ process → assemble → machine ─► crew     │
+//!   │ client::Machine ◄──┼── events ────────── │   (boot, or saved)      └─► bus ─► devices │
+//!   └────────────────────┘   (SEQPACKET)       └──────────────────────────────────────────┘
 //! ```
 //!
 //! The machine's process is a re-exec of the running binary. It opens nothing by path: what it may touch arrives as
@@ -25,9 +24,13 @@ mod assemble;
 mod assist;
 mod boot;
 mod bus;
+mod crew;
+mod machine;
+mod mailbox;
 mod memory;
 mod power;
 mod raw;
+mod saved;
 mod vcpu;
 
 pub use client::Machine;

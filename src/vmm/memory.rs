@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The guest's memory: private to this process, zero until touched, with the kernel's file mapped in rather than read.
+//! The guest's memory: private to this process, and zero until touched or what a file says it is.
 //!
-//! Mapping the kernel copy-on-write costs nothing per byte at start, and every machine on a host shares the pages that
-//! its kernel does not write to. One of the room's modules where `unsafe` lives.
+//! Of a machine that boots the kernel's file is mapped in rather than read; of one that is restored all of the memory is a
+//! mapped file. Mapping copy-on-write costs nothing per byte at start, and every machine on a host shares the pages that
+//! its guest does not write to. One of the room's modules where `unsafe` lives.
 #![expect(unsafe_code, reason = "mapping a file over a part of the guest's memory")]
 
 use crate::arch::layout;
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 use thiserror::Error;
-use vm_memory::mmap::FromRangesError;
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MemoryRegionAddress};
+use vm_memory::mmap::{FromRangesError, MmapRegionBuilder, MmapRegionError};
+use vm_memory::{FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use vm_memory::{GuestRegionMmap, MemoryRegionAddress};
 
 pub(crate) type GuestMemory = GuestMemoryMmap<()>;
 
@@ -25,6 +28,10 @@ pub(crate) enum MemoryError {
     TooSmall { start: u64, end: u64, have: u64 },
     #[error("cannot map the kernel's file into the guest's memory")]
     MapFile(#[source] io::Error),
+    #[error("cannot map the saved memory")]
+    MapSaved(#[source] MmapRegionError),
+    #[error("{mib} MiB of saved memory cannot be laid out")]
+    Saved { mib: u32 },
 }
 
 /// `mib` MiB around the MMIO hole.
@@ -35,6 +42,26 @@ pub(crate) fn new(mib: u32) -> Result<GuestMemory, MemoryError> {
         .map(|(at, len)| (GuestAddress(at), usize::try_from(len).unwrap_or(usize::MAX)))
         .collect();
     GuestMemoryMmap::from_ranges(&ranges).map_err(|source| MemoryError::Map { mib: u64::from(mib), source })
+}
+
+/// `mib` MiB around the MMIO hole, which begin as the bytes of `file` from `offset` on.
+///
+/// The file must hold them all, and keep them: a machine whose file is cut short ends.
+pub(crate) fn of_file(mib: u32, file: &Arc<File>, offset: u64) -> Result<GuestMemory, MemoryError> {
+    let mut at = offset;
+    let regions = layout::memory_ranges(u64::from(mib) << 20).into_iter().map(|(start, len)| {
+        let len = usize::try_from(len).map_err(|_| MemoryError::Saved { mib })?;
+        let region = MmapRegionBuilder::new(len)
+            .with_file_offset(FileOffset::from_arc(Arc::clone(file), at))
+            .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+            .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_NORESERVE)
+            .build()
+            .map_err(MemoryError::MapSaved)?;
+        at += len as u64;
+        GuestRegionMmap::new(region, GuestAddress(start)).ok_or(MemoryError::Saved { mib })
+    });
+    let regions = regions.collect::<Result<Vec<_>, _>>()?;
+    GuestMemoryMmap::from_regions(regions).map_err(|_| MemoryError::Saved { mib })
 }
 
 /// Whole pages of a file, and where the guest shall find them.

@@ -9,14 +9,13 @@
 //!
 //! "Gone" is the process's exit: the kernel takes back memory, vCPUs and descriptors, and nothing here can forget one.
 
-use crate::assemble::{self, Assembled, Descriptors, ShareFiles};
-use crate::boot::symbols;
+use crate::assemble::{self, Descriptors, ShareFiles};
 use crate::config::MachineConfig;
-use crate::vcpu;
-use crate::wire::{Counters, End, Event, MAX_MESSAGE, Marks, Request};
+use crate::machine::Machine;
+use crate::wire::{End, Event, MAX_MESSAGE, Marks, Request};
 use isopod_sys::fdpass;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
-use rustix::io::{Errno, write};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use rustix::process::{Signal, set_parent_process_death_signal, setsid};
 use rustix::thread::set_name;
 use rustix::time::{ClockId, clock_gettime};
@@ -24,12 +23,10 @@ use std::error::Error;
 use std::ffi::CStr;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io;
+use std::io::{self, BufReader};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
-use std::sync::mpsc::{self, Receiver};
-use std::thread;
 
 /// What `client` calls this process, and how `main` knows that it is one.
 pub const NAME: &CStr = c"isopod-vmm";
@@ -51,9 +48,10 @@ pub fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     let marks = Marks { process: started, config: now(), ..Marks::default() };
-    let end = match assemble::assemble(&config, fds) {
-        Ok(machine) => run(machine, marks, socket.as_fd()),
-        Err(e) => Some(End::Failed { message: chain(&e) }),
+    let end = match begin(&config, fds, marks, socket.as_fd()) {
+        Ok(Some(machine)) => serve(machine, socket.as_fd()),
+        Ok(None) => None,
+        Err(e) => Some(End::Failed { message: chain(&*e) }),
     };
     if let Some(end) = end {
         let _ = send(socket.as_fd(), &Event::Ended(end));
@@ -61,78 +59,77 @@ pub fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Starts the vCPUs and serves the engine; `None` if the engine went away.
-fn run(machine: Assembled, mut marks: Marks, socket: BorrowedFd<'_>) -> Option<End> {
+/// Makes the machine and lets it run; `None` if the engine went away.
+fn begin(
+    config: &MachineConfig,
+    fds: Descriptors,
+    mut marks: Marks,
+    socket: BorrowedFd<'_>,
+) -> Result<Option<Machine>, Box<dyn Error>> {
+    let mut machine = Machine::new(assemble::assemble(config, fds)?)?;
     marks.assembled = now();
-    // The memory goes last: bindings drop in reverse.
-    let Assembled { around, stats, image_counters, kernel, vm: _vm, vcpus } = machine;
-    let (ends, first_end) = mpsc::sync_channel(vcpus.len());
-    let bell = match eventfd(0, EventfdFlags::CLOEXEC) {
-        Ok(bell) => bell,
-        Err(e) => {
-            return Some(End::Failed { message: format!("cannot make an eventfd: {e}") });
+    let mut bytes = Vec::new();
+    if config.restored {
+        bytes = vec![0; MAX_MESSAGE];
+        match fdpass::receive(socket, &mut bytes)? {
+            (0, _) => return Ok(None),
+            (n, _) => bytes.truncate(n),
         }
-    };
+    }
     marks.first_run = now();
-    if send(socket, &Event::Running(marks)).is_err() {
-        return None;
-    }
-    for (id, mut vcpu) in vcpus.into_iter().enumerate() {
-        let (around, ends) = (around.clone(), ends.clone());
-        let Ok(bell) = bell.try_clone() else {
-            return Some(End::Failed { message: "too many descriptors".into() });
-        };
-        let spawned = thread::Builder::new().name(format!("vcpu{id}")).spawn(move || {
-            let end = vcpu::run(&mut vcpu, &around);
-            let _ = ends.send(end);
-            let _ = write(&bell, &1u64.to_ne_bytes());
-        });
-        if let Err(e) = spawned {
-            return Some(End::Failed { message: format!("cannot start a vCPU's thread: {e}") });
-        }
-    }
-    let count = || {
-        let mut counters = Counters::default();
-        stats.iter().for_each(|s| s.add_to(&mut counters));
-        counters.image_requests = image_counters.snapshot().requests.iter().map(|(_, count)| count).sum();
-        counters
-    };
-    serve(socket, &bell, &first_end, count).map(|end| with_symbol(end, &kernel))
+    machine.resume(config.restored.then_some(&bytes))?;
+    Ok(send(socket, &Event::Running(marks)).is_ok().then_some(machine))
 }
 
-/// Waits for the guest's end or the engine's word.
-fn serve(
-    socket: BorrowedFd<'_>,
-    bell: &OwnedFd,
-    first_end: &Receiver<End>,
-    count: impl Fn() -> Counters,
-) -> Option<End> {
-    let mut buf = [0; 256];
+/// Waits for the guest's end or the engine's word; `None` if the engine went away.
+fn serve(mut machine: Machine, socket: BorrowedFd<'_>) -> Option<End> {
+    let mut buf = vec![0; MAX_MESSAGE];
     loop {
-        let mut fds = [PollFd::new(&socket, PollFlags::IN), PollFd::new(bell, PollFlags::IN)];
+        let mut fds = [PollFd::new(&socket, PollFlags::IN), PollFd::new(&machine.ends, PollFlags::IN)];
         match poll(&mut fds, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(_) => return None,
         }
-        if let Ok(end) = first_end.try_recv() {
-            return Some(end);
+        let asked = !fds[0].revents().is_empty();
+        if let Some(end) = machine.ends.first() {
+            return Some(machine.explain(end));
         }
-        if !fds[0].revents().is_empty() {
-            let (n, _) = fdpass::receive(socket, &mut buf).ok().filter(|(n, _)| *n > 0)?;
-            if let Ok(Request::Counters) = serde_json::from_slice(&buf[..n]) {
-                send(socket, &Event::Counters(count())).ok()?;
-            }
+        if asked {
+            let (n, fds) = fdpass::receive(socket, &mut buf).ok().filter(|(n, _)| *n > 0)?;
+            let request = serde_json::from_slice(&buf[..n]).ok()?;
+            let event = match obey(&mut machine, request, fds, socket) {
+                Ok(event) => event,
+                Err(e) => Event::Refused { message: chain(&*e) },
+            };
+            send(socket, &event).ok()?;
         }
     }
 }
 
-fn with_symbol(end: End, kernel: &File) -> End {
-    match end {
-        End::TripleFault { rip, .. } => End::TripleFault { rip, symbol: symbols::name(kernel, rip) },
-        End::InternalError { suberror, rip, bytes, .. } => {
-            End::InternalError { suberror, rip, bytes, symbol: symbols::name(kernel, rip) }
+fn obey(
+    machine: &mut Machine,
+    request: Request,
+    fds: Vec<OwnedFd>,
+    socket: BorrowedFd<'_>,
+) -> Result<Event, Box<dyn Error>> {
+    match request {
+        Request::Counters => Ok(Event::Counters(machine.count())),
+        Request::Pause { mailbox } => machine.pause(mailbox).map(|()| Event::Paused).map_err(Into::into),
+        Request::Save => {
+            let [file, identity] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| "two descriptors are due")?;
+            let identity = serde_json::from_reader(BufReader::new(File::from(identity)))?;
+            machine.save(&File::from(file), &identity)?;
+            Ok(Event::Saved)
         }
-        other => other,
+        Request::Resume { mailbox } => {
+            let mut bytes = vec![0; if mailbox { MAX_MESSAGE } else { 0 }];
+            if mailbox {
+                let (n, _) = fdpass::receive(socket, &mut bytes)?;
+                bytes.truncate(n);
+            }
+            machine.resume(mailbox.then_some(&bytes))?;
+            Ok(Event::Resumed)
+        }
     }
 }
 
@@ -159,9 +156,14 @@ fn unpack(config: &MachineConfig, fds: Vec<OwnedFd>) -> Option<Descriptors> {
         let layers = (0..layers).map(|_| fds.next().map(File::from)).collect::<Option<_>>()?;
         Some(ShareFiles { index, layers })
     };
-    let (boot, image) = (share(config.boot_layers)?, share(config.image_layers)?);
-    let console = if config.console { Some(File::from(fds.next()?)) } else { None };
-    Some(Descriptors { kvm, kernel, agent, boot, image, console })
+    let boot = share(config.boot_layers)?;
+    let image = match config.image_layers {
+        Some(layers) => Some(share(layers)?),
+        None => None,
+    };
+    let mut optional = |there: bool| if there { fds.next().map(File::from).map(Some) } else { Some(None) };
+    let (console, saved) = (optional(config.console)?, optional(config.restored)?);
+    Some(Descriptors { kvm, kernel, agent, boot, image, console, saved })
 }
 
 fn send(socket: BorrowedFd<'_>, event: &Event) -> io::Result<()> {

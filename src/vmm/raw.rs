@@ -10,11 +10,34 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
-use vmm_sys_util::ioctl::ioctl;
-use vmm_sys_util::ioctl_io_nr;
+use vmm_sys_util::ioctl::{ioctl, ioctl_with_ref};
+use vmm_sys_util::{ioctl_io_nr, ioctl_iow_nr};
 
 // No argument, a descriptor back (`Documentation/virt/kvm/api.rst` 4.133).
 ioctl_io_nr!(KVM_GET_STATS_FD, 0xae, 0xce);
+
+// Inside KVM_RUN the thread has this mask instead of its own (`Documentation/virt/kvm/api.rst` 4.17).
+ioctl_iow_nr!(KVM_SET_SIGNAL_MASK, 0xae, 0x8b, u32);
+
+/// `struct kvm_signal_mask` with the kernel's 64 signals behind it.
+#[repr(C)]
+struct SignalMask {
+    len: u32,
+    blocked: [u32; 2],
+}
+
+/// Lets one signal end this vCPU's KVM_RUN, and no other.
+pub(crate) fn let_through(vcpu: &VcpuFd, signal: i32) -> io::Result<()> {
+    let through = u32::try_from(signal - 1).map_or(0, |bit| 1u64 << bit);
+    let halves = |mask: u64| [mask & u64::from(u32::MAX), mask >> 32];
+    let blocked = halves(!through).map(|half| u32::try_from(half).unwrap_or(u32::MAX));
+    let mask = SignalMask { len: 8, blocked };
+    // SAFETY: KVM reads the length and as many bytes as it says, which are there.
+    match unsafe { ioctl_with_ref(&vcpu.as_raw_fd(), KVM_SET_SIGNAL_MASK(), &mask) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
 
 /// Takes over a descriptor of /dev/kvm that somebody else opened.
 pub(crate) fn kvm_from(fd: OwnedFd) -> Kvm {

@@ -1,23 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A vCPU: a thread that enters the guest, serves what made it leave, and enters again until the machine ends.
+//! A vCPU at work: it enters the guest, what made it leave is served, and it enters again until the machine ends.
 //!
 //! ```text
 //!   ┌──► KVM_RUN ──► port or MMIO access ──► bus ──┐
-//!   │        │                                     ├── an end? ──► told once, the thread is done
+//!   │        │                                     ├── an end? ──► given back
 //!   │        ├─────► internal error ──► assist ────┤
+//!   │        ├─────► a kick ──► told to stop? ─────┤
 //!   └────────┴───────────── no ◄───────────────────┘
 //! ```
 
 use crate::assist::{self, Layout, Mended};
 use crate::bus::Bus;
+use crate::crew::KICK;
 use crate::memory::GuestMemory;
 use crate::raw;
 use crate::wire::End;
+use isopod_sys::signal;
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// `KVM_INTERNAL_ERROR_EMULATION`: KVM met an instruction it cannot emulate.
 const EMULATION: u32 = 1;
+
+/// What KVM_RUN's EFAULT means here, where every page of the guest's memory is mapped: a file behind it has shrunk.
+const MEMORY_GONE: &str = "a page of the guest's memory cannot be had: the file behind it was cut short";
 
 /// What a vCPU runs with; shared by all of a machine's.
 #[derive(Debug, Clone)]
@@ -28,13 +35,21 @@ pub(crate) struct Surroundings {
     pub(crate) assist: Option<Layout>,
 }
 
-/// Runs until the machine has a reason to end; the symbol in it is for others to fill in.
-pub(crate) fn run(vcpu: &mut VcpuFd, around: &Surroundings) -> End {
+/// Runs until the machine has a reason to end, whose symbol is for others to fill in; `None` if it was told to stop.
+pub(crate) fn run(vcpu: &mut VcpuFd, around: &Surroundings, stop: &AtomicBool) -> Option<End> {
     loop {
         let exit = match vcpu.run() {
             Ok(exit) => exit,
-            Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => continue,
-            Err(e) => return failed(&format!("cannot run the guest: {e}")),
+            Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => {
+                // Left pending, the signal would end every KVM_RUN to come.
+                let _ = signal::take(KICK);
+                if stop.load(Ordering::SeqCst) {
+                    return None;
+                }
+                continue;
+            }
+            Err(e) if e.errno() == libc::EFAULT => return Some(failed(MEMORY_GONE)),
+            Err(e) => return Some(failed(&format!("cannot run the guest: {e}"))),
         };
         let end = match exit {
             VcpuExit::MmioRead(address, data) => {
@@ -58,7 +73,7 @@ pub(crate) fn run(vcpu: &mut VcpuFd, around: &Surroundings) -> End {
             VcpuExit::Intr | VcpuExit::Hlt | VcpuExit::IrqWindowOpen => None,
             other => Some(failed(&format!("KVM stopped for a reason that is not ours: {other:?}"))),
         };
-        if let Some(end) = end {
+        if end.is_some() {
             return end;
         }
     }

@@ -4,14 +4,17 @@
 //! ```text
 //!   engine                               machine
 //!     │── MachineConfig + descriptors ─────►│   once; order of the descriptors: `Descriptors`
+//!     │── the mailbox's bytes ─────────────►│   once, if the machine is restored
 //!     │◄────────────────────────── Running ─│   the first vCPU is about to enter the guest
-//!     │── Request::Counters ───────────────►│   any number
-//!     │◄───────────────────────── Counters ─│
+//!     │── Request ─────────────────────────►│   any number, one after the other
+//!     │◄───────────── its answer, or Refused│
 //!     │◄──────────────────────────── Ended ─│   once, last; the process then exits
 //! ```
 
+use crate::boot::symbols;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::fs::File;
 
 /// Most bytes of one message.
 pub const MAX_MESSAGE: usize = 64 * 1024;
@@ -19,12 +22,29 @@ pub const MAX_MESSAGE: usize = 64 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     Counters,
+    /// Stand still; with the address of the agent's mailbox, once it waits there.
+    Pause {
+        mailbox: Option<u64>,
+    },
+    /// Write all there is to know into the first descriptor, under the identity that is in the second, as JSON.
+    Save,
+    /// Go on; with a mailbox, after what the next packet has was put into it.
+    Resume {
+        mailbox: bool,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
     Running(Marks),
     Counters(Counters),
+    Paused,
+    Saved,
+    Resumed,
+    /// What was asked for was not done, and why. The machine is as before.
+    Refused {
+        message: String,
+    },
     Ended(End),
 }
 
@@ -68,6 +88,19 @@ pub enum End {
     InternalError { suberror: u32, rip: u64, bytes: Vec<u8>, symbol: Option<String> },
     /// Our own side failed: what and why.
     Failed { message: String },
+}
+
+impl End {
+    /// With the names that the symbol table of `kernel` has for its addresses.
+    pub(crate) fn with_symbols(self, kernel: &File) -> Self {
+        match self {
+            Self::TripleFault { rip, .. } => Self::TripleFault { rip, symbol: symbols::name(kernel, rip) },
+            Self::InternalError { suberror, rip, bytes, .. } => {
+                Self::InternalError { suberror, rip, bytes, symbol: symbols::name(kernel, rip) }
+            }
+            other => other,
+        }
+    }
 }
 
 impl fmt::Display for End {

@@ -271,6 +271,7 @@ impl Running {
                     AgentSays::Exited(exited) => self.end.exited = Some(exited),
                     AgentSays::Ack(_) => self.end.acks += 1,
                     AgentSays::Hello(_) => panic!("a second hello"),
+                    AgentSays::Frozen(_) | AgentSays::Thawed(_) => panic!("nobody froze it"),
                 },
                 Frame::Data(stream, bytes) => {
                     let window = self.windows.get_mut(&stream).unwrap();

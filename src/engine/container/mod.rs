@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Containers: what one is to be, what is known of it, its life, and one verb a file.
 
+pub(crate) mod conclude;
+pub(crate) mod control;
+pub(crate) mod launch;
 pub mod list;
 pub mod name;
+pub(crate) mod prepare;
 pub(crate) mod process;
 pub(crate) mod records;
 pub mod remove;

@@ -294,7 +294,7 @@ impl Records {
         }
     }
 
-    fn folder(&self, id: &Id) -> PathBuf {
+    pub(crate) fn folder(&self, id: &Id) -> PathBuf {
         self.root.join(id.as_str())
     }
 
@@ -317,6 +317,11 @@ enum Durability {
 }
 
 impl Owned {
+    /// Its own, for what must not outlive it.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Follows a change of state and writes it down.
     pub(crate) fn change(&mut self, change: Change) -> Result<()> {
         let state = self.record.state.after(change);
@@ -365,4 +370,4 @@ pub(crate) fn new_record(id: Id, name: Name, spec: ContainerSpec) -> Record {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -47,13 +47,28 @@ pub struct ProcessSpec {
     pub rlimits: Vec<Ulimit>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineSpec {
     pub memory: Memory,
     pub vcpus: Vcpus,
     /// In place of the one that would be found.
     pub kernel: Option<PathBuf>,
+    /// A machine with one always boots: a template has none.
     pub console: Option<Console>,
+    /// Start from a template, which is made if there is none, or else boot.
+    pub template: bool,
+}
+
+impl Default for MachineSpec {
+    fn default() -> Self {
+        Self {
+            memory: Memory::default(),
+            vcpus: Vcpus::default(),
+            kernel: None,
+            console: None,
+            template: true,
+        }
+    }
 }
 
 /// Where a serial console's output goes.

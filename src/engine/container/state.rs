@@ -2,10 +2,12 @@
 //! The life of a container.
 //!
 //! ```text
-//!   Created ──Start──► Starting ──Up──► Running ──End──► Exited
-//!      │                   │                               ▲ ▲
-//!      │                   └──────────────End──────────────┘ │
-//!      └──────────────────────────End────────────────────────┘
+//!                                        ┌──Unpause── Paused ──End──┐
+//!                                        ▼  ──Pause─────►            ▼
+//!   Created ──Start──► Starting ──Up──► Running ────────────End──► Exited
+//!      │                   │                                         ▲ ▲
+//!      │                   └───────────────────End───────────────────┘ │
+//!      └───────────────────────────────End─────────────────────────────┘
 //! ```
 //!
 //! `End` before `Up` is a start that failed or was broken off. Nothing follows `Exited` but removal.
@@ -21,7 +23,13 @@ pub const KILLED: u8 = 128 + 9;
 pub enum State {
     Created,
     Starting,
-    Running { since: u64 },
+    Running {
+        since: u64,
+    },
+    /// Its machine stands still.
+    Paused {
+        since: u64,
+    },
     Exited(Exit),
 }
 
@@ -53,6 +61,8 @@ impl Exit {
 pub enum Change {
     Start,
     Up { at: u64 },
+    Pause,
+    Unpause,
     End(Exit),
 }
 
@@ -68,9 +78,9 @@ impl State {
         match (self, change) {
             (Self::Created, Change::Start) => Ok(Self::Starting),
             (Self::Starting, Change::Up { at }) => Ok(Self::Running { since: at }),
-            (Self::Created | Self::Starting | Self::Running { .. }, Change::End(exit)) => {
-                Ok(Self::Exited(exit))
-            }
+            (Self::Running { since }, Change::Pause) => Ok(Self::Paused { since: *since }),
+            (Self::Paused { since }, Change::Unpause) => Ok(Self::Running { since: *since }),
+            (from, Change::End(exit)) if !from.is_over() => Ok(Self::Exited(exit)),
             (from, change) => Err(Impossible { from: from.name(), to: change.verb() }),
         }
     }
@@ -84,6 +94,7 @@ impl State {
             Self::Created => "created",
             Self::Starting => "starting",
             Self::Running { .. } => "running",
+            Self::Paused { .. } => "paused",
             Self::Exited(_) => "exited",
         }
     }
@@ -103,6 +114,8 @@ impl Change {
         match self {
             Self::Start => "start",
             Self::Up { .. } => "come up",
+            Self::Pause => "be paused",
+            Self::Unpause => "be unpaused",
             Self::End(_) => "end",
         }
     }
@@ -117,6 +130,8 @@ mod tests {
         prop_oneof![
             Just(Change::Start),
             any::<u64>().prop_map(|at| Change::Up { at }),
+            Just(Change::Pause),
+            Just(Change::Unpause),
             any::<u8>().prop_map(|code| Change::End(Exit::new(code, 0))),
         ]
     }
@@ -126,7 +141,7 @@ mod tests {
         match state {
             State::Created => 0,
             State::Starting => 1,
-            State::Running { .. } => 2,
+            State::Running { .. } | State::Paused { .. } => 2,
             State::Exited(_) => 3,
         }
     }
@@ -137,8 +152,9 @@ mod tests {
             let mut state = State::Created;
             for change in changes {
                 prop_assert_eq!(state.after(Change::End(Exit::new(0, 0))).is_ok(), !state.is_over());
+                let pauses = matches!(change, Change::Pause | Change::Unpause);
                 if let Ok(next) = state.after(change) {
-                    prop_assert!(rank(&next) > rank(&state));
+                    prop_assert!(rank(&next) > rank(&state) || pauses && next.name() != state.name());
                     state = next;
                 }
             }
@@ -146,7 +162,7 @@ mod tests {
 
         #[test]
         fn a_state_survives_being_written_down(code in any::<u8>(), at in any::<u64>()) {
-            for state in [State::Created, State::Running { since: at }, State::Exited(Exit::new(code, at).because("x"))] {
+            for state in [State::Created, State::Running { since: at }, State::Paused { since: at }, State::Exited(Exit::new(code, at).because("x"))] {
                 let text = serde_json::to_string(&state).unwrap();
                 prop_assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state);
             }

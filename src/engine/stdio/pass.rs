@@ -51,29 +51,35 @@ impl<'a> Session<'a> {
                 self.conversation.input_sent(n);
             }
             Err(Errno::AGAIN) => {}
-            _ => {
-                put_eof(&mut self.to_agent, StreamId::STDIN);
-                self.input = Input::Closed;
-            }
+            _ => self.end_input(),
         }
+    }
+
+    /// There is no more to come.
+    pub(super) fn end_input(&mut self) {
+        put_eof(&mut self.to_agent, StreamId::STDIN);
+        self.conversation.input_ended();
+        self.input = Input::Closed;
+    }
+
+    /// How much of what there is to send may be sent now.
+    pub(super) fn sendable(&self) -> usize {
+        self.barrier.unwrap_or(self.to_agent.len())
     }
 
     /// Sends what there is to send, as far as the agent takes it.
     pub(super) fn talk(&mut self) {
-        while self.sent < self.to_agent.len() {
+        while self.sent < self.sendable() {
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            match retry_on_intr(|| send(&self.agent, &self.to_agent[self.sent..], flags)) {
+            match retry_on_intr(|| send(&self.agent, &self.to_agent[self.sent..self.sendable()], flags)) {
                 Ok(n) => self.sent += n,
-                Err(Errno::AGAIN) => {
-                    self.to_agent.drain(..self.sent);
-                    self.sent = 0;
-                    return;
-                }
+                Err(Errno::AGAIN) => break,
                 // It has hung up; reading tells.
-                Err(_) => break,
+                Err(_) => self.sent = self.sendable(),
             }
         }
-        self.to_agent.clear();
+        self.to_agent.drain(..self.sent);
+        self.barrier = self.barrier.map(|barrier| barrier - self.sent);
         self.sent = 0;
     }
 }

@@ -15,6 +15,7 @@ pub(super) enum Who {
     Signals,
     Machine,
     Agent,
+    Control,
 }
 
 impl Who {
@@ -51,13 +52,18 @@ impl Session<'_> {
         if self.input == Input::Open && self.to_agent.is_empty() && self.conversation.input_room() > 0 {
             add(self.streams.stdin, PollFlags::IN, Who::Stdin);
         }
-        if self.conversation.unanswered() < MAX_UNANSWERED {
+        // A machine that is paused takes none; they come when it goes on.
+        if self.conversation.unanswered() < MAX_UNANSWERED && !self.paused {
             add(self.signals.as_fd(), PollFlags::IN, Who::Signals);
         }
         add(machine.fd(), PollFlags::IN, Who::Machine);
         if self.hung_up.is_none() {
-            let out = if self.sent < self.to_agent.len() { PollFlags::OUT } else { PollFlags::empty() };
+            let out = if self.sent < self.sendable() { PollFlags::OUT } else { PollFlags::empty() };
             add(self.agent.as_fd(), PollFlags::IN | out, Who::Agent);
+        }
+        // One wish at a time.
+        if let (Some(control), None) = (&self.control, &self.snapshot) {
+            add(control.watched(), PollFlags::IN, Who::Control);
         }
         let timeout = self.deadline().map(|(at, ..)| timespec(at.saturating_duration_since(Instant::now())));
         // Interrupted or failed, there is nothing to do but look again; the deadline is looked at in any case.

@@ -8,6 +8,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// `_IOW('R', 0x03, int[2])`.
 const RNDADDENTROPY: c_ulong = 0x4008_5203;
+/// `_IO('R', 0x07)`.
+const RNDRESEEDCRNG: c_ulong = 0x5207;
 /// Most bytes taken at once; the kernel's pool holds half of that.
 const MOST_ENTROPY: usize = 64;
 
@@ -18,14 +20,20 @@ struct PoolInfo {
     data: [u8; MOST_ENTROPY],
 }
 
-/// Adds bytes that nobody else knows to the kernel's pool, by way of /dev/urandom, and counts each as eight bits.
+/// Adds bytes that nobody else knows to the kernel's pool, by way of /dev/urandom, counts each as eight bits, and has the
+/// generator begin anew from the pool: a copy of this machine has the same pool, and must not give the same numbers.
 pub fn add_entropy(random: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
     let bytes = &bytes[..bytes.len().min(MOST_ENTROPY)];
     let len = c_int::try_from(bytes.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let mut info = PoolInfo { bits: len * 8, bytes: len, data: [0; MOST_ENTROPY] };
     info.data[..bytes.len()].copy_from_slice(bytes);
     // SAFETY: for this request the kernel reads two ints and as many bytes as the second says, which are there.
-    match unsafe { libc::ioctl(random.as_raw_fd(), RNDADDENTROPY, &raw const info) } {
+    let added = unsafe { libc::ioctl(random.as_raw_fd(), RNDADDENTROPY, &raw const info) };
+    if added != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: this request has no argument.
+    match unsafe { libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

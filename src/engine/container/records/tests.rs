@@ -8,7 +8,7 @@ use std::slice;
 use std::sync::Barrier;
 use std::thread;
 
-fn spec(name: Option<&str>, remove: bool) -> ContainerSpec {
+pub(crate) fn spec(name: Option<&str>, remove: bool) -> ContainerSpec {
     ContainerSpec {
         image: "demo".into(),
         name: name.map(|n| n.parse().unwrap()),

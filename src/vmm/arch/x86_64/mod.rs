@@ -6,5 +6,6 @@ pub(crate) mod layout;
 pub(crate) mod mptable;
 pub(crate) mod operand;
 pub(crate) mod start;
+pub(crate) mod state;
 pub(crate) mod tables;
 pub(crate) mod zeropage;

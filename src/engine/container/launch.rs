@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+//! From everything prepared to the container's end.
+//!
+//! ```text
+//!   record ─► machine ─┬─ from a file: its first words at the agent's mailbox ─┬─► stdio, wishes … ─► exit
+//!                      └─ booted: hello, then Start ───────────────────────────┘        │
+//!                                     record: Starting, Running, Paused ────────────────┴► Exited, or gone
+//! ```
+
+use super::conclude::{conclude, exit_code};
+use super::control::Control;
+use super::now;
+use super::prepare::Prepared;
+use super::process;
+use super::records::{MachineProcess, Owned, Records, new_record};
+use super::run::Finished;
+use super::spec::ContainerSpec;
+use super::state::{Change, Exit};
+use super::word::Word;
+use crate::error::{EngineError, Kind, Result};
+use crate::etc;
+use crate::images::{Defaults, Images};
+use crate::signals;
+use crate::stdio::still::{Portrait, Saving, Told, thaw};
+use crate::stdio::{Ending, Parts, Session, Watched};
+use crate::template::{Greeting, Templates};
+use crate::terminal::Streams;
+use crate::timings::{Mark, Timings};
+use isopod_protocol::frame::MAX_MESSAGE;
+use isopod_protocol::message::{Container, Thaw};
+use isopod_protocol::{AGENT_PORT, FromHost};
+use isopod_vmm::client::{self, MachineDescriptors, ShareFiles};
+use isopod_vmm::envelope::{Identity, Kind as SavedAs};
+use isopod_vmm::{Event, Machine, MachineConfig};
+use prost::Message;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+/// What the host adds to a Start when it is sent: the time, entropy, a size.
+const ADDED_LATER: usize = 256;
+/// How long the counters may take; they are for show.
+const COUNTING: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+
+/// What a launch needs of the engine.
+pub(crate) struct Context<'a> {
+    pub(crate) images: &'a Images,
+    pub(crate) records: &'a Records,
+    pub(crate) templates: &'a Templates,
+    pub(crate) streams: Streams<'a>,
+    pub(crate) timings: &'a mut Timings,
+}
+
+/// What a machine is restored from, and what its agent said when it came up.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) file: File,
+    pub(crate) identity: Identity,
+    pub(crate) greeting: Greeting,
+}
+
+/// What the agent is told first.
+pub(crate) enum First<'a> {
+    Start {
+        defaults: &'a Defaults,
+        args: Vec<Word>,
+    },
+    /// To go on as somebody else.
+    Thaw(Box<Portrait>),
+}
+
+pub(crate) struct Launch<'a> {
+    pub(crate) spec: ContainerSpec,
+    /// What the image is called in the record.
+    pub(crate) image: String,
+    pub(crate) command: Vec<Word>,
+    pub(crate) prepared: Prepared,
+    /// Without one the machine boots.
+    pub(crate) source: Option<Source>,
+    pub(crate) first: First<'a>,
+    /// What went wrong so far, and is to be told.
+    pub(crate) trouble: Vec<EngineError>,
+}
+
+pub(crate) fn launch(context: Context<'_>, launch: Launch<'_>) -> Result<Finished> {
+    let Context { records, streams, timings, .. } = context;
+    let Launch { spec, image, command, prepared, source, first, mut trouble } = launch;
+    let digest = prepared.image.digest.to_string();
+    let record = |id, name| {
+        let mut record = new_record(id, name, spec.clone());
+        (record.image, record.image_digest, record.command) = (image, digest, command);
+        record
+    };
+    // Until here a signal may simply end us: there is nothing to clean up.
+    let signals = signals::take().map_err(EngineError::io("cannot take signals"))?;
+    let mut owned = records.create(spec.name.clone(), record)?;
+    timings.mark(Mark::Recorded);
+    let hostname =
+        spec.hostname.as_ref().map_or_else(|| owned.record.id.short().to_owned(), |h| h.as_str().to_owned());
+    // Without it nobody can ask for anything, and the container runs all the same.
+    let control = Control::listen(owned.folder())
+        .map_err(|e| trouble.push(EngineError::io("pause and snapshot will not reach the container")(e)))
+        .ok();
+
+    let mut session = None;
+    let result = opening(first, &spec, &hostname).and_then(|opening| {
+        let limits = prepared.limits;
+        let saving = source.as_ref().map(|source| saving_of(source, &owned));
+        let greeting = source.as_ref().map(|source| source.greeting.clone());
+        let (machine, agent) = start(prepared, source)?;
+        let container = opening.container();
+        let parts = Parts { agent, streams, signals: &signals, container, limits, timings, control };
+        let session = session.insert(Session::new(parts, opening.terminal(&spec)));
+        let words = match (opening, greeting) {
+            (Opening::Start(_), Some(greeting)) => Some(session.first_words(greeting)),
+            (Opening::Start(_), None) => None,
+            (Opening::Thaw(portrait, thaw), _) => Some(session.first_words_to_copy(&portrait, thaw)),
+        };
+        if let Some(words) = words {
+            machine.deliver(&words).map_err(EngineError::io("cannot tell the machine what to start"))?;
+        }
+        saving.into_iter().for_each(|saving| session.can_be_saved(saving));
+        attend(machine, session, &mut owned, records, &mut trouble)
+    });
+    let exit = match &result {
+        Ok(exit) => exit.clone(),
+        Err(error) => Exit::new(exit_code(error.kind()), now()).because(error.to_string()),
+    };
+    trouble.extend(owned.change(Change::End(exit)).err());
+    // Only now, for it waits for whoever reads our output.
+    if let Some(mut session) = session {
+        session.flush();
+    }
+    if spec.remove {
+        trouble.extend(records.remove_owned(owned).err());
+    }
+    result.map(|exit| Finished { exit, trouble })
+}
+
+/// What the agent is told first, worked out.
+enum Opening {
+    Start(Box<Container>),
+    Thaw(Box<Portrait>, Thaw),
+}
+
+impl Opening {
+    /// What the session takes the container for.
+    fn container(&self) -> Container {
+        match self {
+            Self::Start(container) => Container::clone(container),
+            Self::Thaw(portrait, _) => {
+                Container { stdin: portrait.record.spec.process.stdin, ..Container::default() }
+            }
+        }
+    }
+
+    fn terminal(&self, spec: &ContainerSpec) -> bool {
+        match self {
+            Self::Start(_) => spec.process.terminal,
+            Self::Thaw(portrait, _) => portrait.talk.terminal,
+        }
+    }
+}
+
+fn opening(first: First<'_>, spec: &ContainerSpec, hostname: &str) -> Result<Opening> {
+    match first {
+        First::Start { defaults, args } => {
+            let container = process::container(spec, defaults, args, hostname);
+            check_length(&container)?;
+            Ok(Opening::Start(Box::new(container)))
+        }
+        First::Thaw(mut portrait) => {
+            // The session asks whether this run's input is passed on, not the original's.
+            portrait.record.spec.process.stdin = spec.process.stdin;
+            let thaw = Thaw { hostname: hostname.to_owned(), files: etc::files(hostname), ..thaw(true) };
+            Ok(Opening::Thaw(portrait, thaw))
+        }
+    }
+}
+
+fn check_length(container: &Container) -> Result<()> {
+    let len = FromHost::start(container.clone()).encoded_len() + ADDED_LATER;
+    if len > MAX_MESSAGE {
+        let what = format!("arguments, environment and settings are too long ({len} bytes of {MAX_MESSAGE})");
+        return Err(EngineError::new(Kind::Invalid, what));
+    }
+    Ok(())
+}
+
+/// What snapshots of this container will say of it.
+fn saving_of(source: &Source, owned: &Owned) -> Saving {
+    let identity =
+        Identity { kind: SavedAs::Snapshot, extra: serde_json::Value::Null, ..source.identity.clone() };
+    Saving { identity, record: owned.record.clone(), greeting: source.greeting.clone() }
+}
+
+/// Starts the machine; gives our end of the agent's stream with it.
+fn start(prepared: Prepared, source: Option<Source>) -> Result<(Machine, OwnedFd)> {
+    let failed = "cannot start the machine";
+    let (ours, theirs) = UnixStream::pair().map_err(EngineError::io(failed))?;
+    let layers = |n: usize| u16::try_from(n).map_err(EngineError::io("the image has too many layers"));
+    let config = MachineConfig {
+        vcpus: prepared.vcpus,
+        memory_mib: prepared.memory_mib,
+        cmdline_extra: String::new(),
+        console: prepared.console.is_some(),
+        assist: prepared.kvm.host.assist,
+        agent_port: AGENT_PORT,
+        boot_layers: layers(prepared.boot.layers.len())?,
+        image_layers: Some(layers(prepared.image.layers.len())?),
+        restored: source.is_some(),
+    };
+    let descriptors = MachineDescriptors {
+        kvm: prepared.kvm.file.into(),
+        kernel: prepared.kernel.file,
+        agent: theirs,
+        boot: prepared.boot,
+        image: Some(ShareFiles { index: prepared.image.index, layers: prepared.image.layers }),
+        console: prepared.console,
+        saved: source.map(|source| source.file),
+    };
+    let machine =
+        client::start(&config, descriptors).map_err(|e| EngineError::new(Kind::Io, failed).because(e))?;
+    Ok((machine, ours.into()))
+}
+
+/// Stays with the machine until it is known how the container ended, and the machine is gone.
+fn attend(
+    mut machine: Machine,
+    session: &mut Session<'_>,
+    owned: &mut Owned,
+    records: &Records,
+    trouble: &mut Vec<EngineError>,
+) -> Result<Exit> {
+    // All of this while the guest starts.
+    owned.record.machine = MachineProcess::of(machine.pid());
+    trouble.extend(owned.change(Change::Start).err());
+    trouble.extend(records.sweep().err());
+
+    let mut tell = |told| {
+        let change = match told {
+            Told::Up => Change::Up { at: now() },
+            Told::Paused => Change::Pause,
+            Told::Unpaused => Change::Unpause,
+        };
+        trouble.extend(owned.change(change).err());
+    };
+    let ending = session.serve(&mut machine, &mut tell);
+    if matches!(ending, Ending::Exited(_)) {
+        session.count(&mut machine);
+    }
+    machine.kill();
+    session.torn_down();
+    conclude(ending)
+}
+
+impl Session<'_> {
+    /// Has the machine count once more, now that its work is done.
+    fn count(&mut self, machine: &mut Machine) {
+        if machine.ask_counters().is_err() {
+            return;
+        }
+        let mut fds = [PollFd::new(&*machine, PollFlags::IN)];
+        if poll(&mut fds, Some(&COUNTING)) == Ok(1)
+            && let Event::Counters(counters) = machine.event()
+        {
+            self.counted(counters);
+        }
+    }
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Asking a machine's process for something and waiting until it is done. The process is ours, but may have been captured
+//! by its guest: no answer is waited for without a deadline.
+
+use isopod_vmm::{End, Event, Machine};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::fs::File;
+use std::io;
+use std::time::{Duration, Instant};
+
+/// Stopping waits for the agent to come to its mailbox; writing the memory down takes seconds on a slow disk.
+const STOPPING: Duration = Duration::from_secs(60);
+const SAVING: Duration = Duration::from_secs(120);
+
+/// Why it was not done.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Refusal {
+    /// The machine is as before, and says why.
+    Refused(String),
+    /// There is no machine any more.
+    Ended(End),
+}
+
+/// Has it stand still; with the address of the agent's mailbox, once it waits there.
+pub(crate) fn pause(machine: &mut Machine, mailbox: Option<u64>) -> Result<(), Refusal> {
+    let asked = machine.ask_pause(mailbox);
+    answer(machine, asked, STOPPING, |event| matches!(event, Event::Paused))
+}
+
+/// Has a machine that stands still written into `file`.
+pub(crate) fn save(machine: &mut Machine, file: &File, identity: &File) -> Result<(), Refusal> {
+    let asked = machine.ask_save(file, identity);
+    answer(machine, asked, SAVING, |event| matches!(event, Event::Saved))
+}
+
+/// Has it go on, after `bytes` were put into the agent's mailbox.
+pub(crate) fn resume(machine: &mut Machine, bytes: Option<&[u8]>) -> Result<(), Refusal> {
+    let asked = machine.ask_resume(bytes);
+    answer(machine, asked, STOPPING, |event| matches!(event, Event::Resumed))
+}
+
+/// Its next event, if there is one by then.
+pub(crate) fn event_by(machine: &mut Machine, deadline: Instant) -> Option<Event> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut fds = [PollFd::new(&*machine, PollFlags::IN)];
+        match poll(&mut fds, Some(&timespec(left))) {
+            Ok(n) if n > 0 => return Some(machine.next_event()),
+            _ if left.is_zero() => return None,
+            _ => {}
+        }
+    }
+}
+
+pub(crate) fn timespec(left: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(left.subsec_nanos()),
+    }
+}
+
+fn answer(
+    machine: &mut Machine,
+    asked: io::Result<()>,
+    limit: Duration,
+    is_due: impl Fn(&Event) -> bool,
+) -> Result<(), Refusal> {
+    let failed = |message: String| Err(Refusal::Ended(End::Failed { message }));
+    // One that does not listen is about to say why.
+    let limit = if asked.is_ok() { limit } else { Duration::from_secs(2) };
+    let deadline = Instant::now() + limit;
+    loop {
+        match event_by(machine, deadline) {
+            Some(event) if is_due(&event) => return Ok(()),
+            Some(Event::Refused { message }) => return Err(Refusal::Refused(message)),
+            Some(Event::Ended(end)) => return Err(Refusal::Ended(end)),
+            // What was asked for before, and nobody waits for any more.
+            Some(_) => {}
+            None => {
+                return failed(format!("the machine's process did not answer within {} s", limit.as_secs()));
+            }
+        }
+    }
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A machine's file (a template, a snapshot) at the door: what it says it is, and that it is whole.
+//!
+//! The head is hashed each time. The memory is hashed once for each state of the file (`memo`), not at each start: who
+//! changes a byte of it later changes the file's times with it, and is found out at the next start.
+
+use crate::error::{EngineError, Kind, Result};
+use crate::memo;
+use isopod_vmm::envelope::{self, Envelope, Identity};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug)]
+pub(crate) struct Sealed {
+    pub(crate) file: File,
+    pub(crate) envelope: Envelope,
+}
+
+/// `None` if there is none.
+pub(crate) fn open(path: &Path, run_root: &Path, needed: &Identity) -> Result<Option<Sealed>> {
+    let what = || format!("cannot use {}", path.display());
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(EngineError::io(what())(e)),
+    };
+    let refused = |e| EngineError::new(Kind::Invalid, what()).because(e);
+    let envelope = envelope::open(&file).map_err(refused)?;
+    if let Some(mismatch) = envelope.identity.mismatch(needed) {
+        return Err(EngineError::new(Kind::Conflict, what()).because(mismatch.to_string()));
+    }
+    let memo = memo_of(&envelope, run_root);
+    if memo::recall::<bool>(&memo, &file) != Some(true) {
+        envelope.verify_memory(&file).map_err(refused)?;
+        memo::remember(&memo, &file, true);
+    }
+    Ok(Some(Sealed { file, envelope }))
+}
+
+/// That this file was written by us a moment ago, digests and all.
+pub(crate) fn vouch(path: &Path, run_root: &Path) {
+    if let Ok(file) = File::open(path)
+        && let Ok(envelope) = envelope::open(&file)
+    {
+        memo::remember(&memo_of(&envelope, run_root), &file, true);
+    }
+}
+
+fn memo_of(envelope: &Envelope, run_root: &Path) -> PathBuf {
+    run_root.join("whole").join(envelope.digest.to_string())
+}

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Making a template: a machine without an image boots, its agent says hello and goes to its mailbox, and there the
+//! machine is stopped and written down.
+//!
+//! Whoever makes one may be killed at any point: the machine ends with him, and a file without a name is none.
+
+use super::{Greeting, Making, Needed};
+use crate::agent::{Conversation, Heard, Misbehaviour, Phase};
+use crate::error::{EngineError, Kind, Result};
+use crate::machine::{self, Refusal, event_by, timespec};
+use crate::stdio::{Ending, Waiting};
+use isopod_protocol::{AGENT_PORT, Decoder};
+use isopod_sys::unnamed::Unnamed;
+use isopod_vmm::client::{self, MachineDescriptors, ShareFiles};
+use isopod_vmm::envelope::Identity;
+use isopod_vmm::{Event, Machine, MachineConfig};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::result::Result as StdResult;
+use std::time::{Duration, Instant};
+
+/// How long a machine whose agent has hung up has to say why.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Why there is no template.
+#[derive(Debug)]
+pub(crate) enum Failed {
+    /// The guest's fault: it would not run a container either.
+    Guest(Ending),
+    /// The host's.
+    Host(EngineError),
+}
+
+impl From<EngineError> for Failed {
+    fn from(error: EngineError) -> Self {
+        Self::Host(error)
+    }
+}
+
+/// Where it is to be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Made<'a> {
+    pub(super) folder: &'a Path,
+    pub(super) name: &'a str,
+}
+
+pub(super) fn make(
+    needed: Needed<'_>,
+    boot: ShareFiles,
+    identity: Identity,
+    made: Made<'_>,
+    progress: &mut dyn FnMut(Making),
+) -> StdResult<(), Failed> {
+    let cannot = |e| EngineError::io(format!("cannot make a template in {}", made.folder.display()))(e);
+    let unnamed = Unnamed::new(made.folder, 0o600).map_err(cannot)?;
+    progress(Making::Booting);
+    let (mut machine, mut line) = start(needed, boot)?;
+    let greeting = hello(&mut machine, &mut line, needed.limit)?;
+    let mailbox = greeting.mailbox;
+    let extra = serde_json::to_value(greeting).map_err(EngineError::io("cannot encode a greeting"))?;
+    machine::pause(&mut machine, Some(mailbox))?;
+    progress(Making::Saving);
+    let identity = identity_file(&Identity { extra, ..identity })?;
+    machine::save(&mut machine, unnamed.file(), &identity)?;
+    machine.kill();
+    unnamed.link(made.name).map_err(cannot)?;
+    Ok(())
+}
+
+/// As a machine's process takes it.
+pub(crate) fn identity_file(identity: &Identity) -> Result<File> {
+    let cannot = "cannot hand over an identity";
+    let fd = memfd_create("identity", MemfdFlags::CLOEXEC).map_err(EngineError::io(cannot))?;
+    let mut file = File::from(fd);
+    let text = serde_json::to_vec(identity).map_err(EngineError::io(cannot))?;
+    file.write_all(&text).map_err(EngineError::io(cannot))?;
+    seek(&file, SeekFrom::Start(0)).map_err(EngineError::io(cannot))?;
+    Ok(file)
+}
+
+fn start(needed: Needed<'_>, boot: ShareFiles) -> Result<(Machine, UnixStream)> {
+    let failed = "cannot start the machine";
+    let (ours, theirs) = UnixStream::pair().map_err(EngineError::io(failed))?;
+    let config = MachineConfig {
+        vcpus: needed.vcpus,
+        memory_mib: needed.memory_mib,
+        cmdline_extra: String::new(),
+        console: false,
+        assist: needed.kvm.host.assist,
+        agent_port: AGENT_PORT,
+        boot_layers: u16::try_from(boot.layers.len()).unwrap_or(u16::MAX),
+        image_layers: None,
+        restored: false,
+    };
+    let copy = |file: &File| file.try_clone().map_err(EngineError::io(failed));
+    let descriptors = MachineDescriptors {
+        kvm: copy(&needed.kvm.file)?.into(),
+        kernel: copy(&needed.kernel.file)?,
+        agent: theirs,
+        boot,
+        image: None,
+        console: None,
+        saved: None,
+    };
+    let machine =
+        client::start(&config, descriptors).map_err(|e| EngineError::new(Kind::Io, failed).because(e))?;
+    Ok((machine, ours))
+}
+
+/// What the agent says first, or what became of it instead.
+fn hello(machine: &mut Machine, line: &mut UnixStream, limit: Duration) -> StdResult<Greeting, Failed> {
+    let deadline = Instant::now() + limit;
+    let mut conversation = Conversation::new(false);
+    let mut decoder = Decoder::default();
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Failed::Guest(Ending::Silent { waiting: Waiting::Hello, limit }));
+        }
+        let mut fds = [PollFd::new(&*line, PollFlags::IN), PollFd::new(&*machine, PollFlags::IN)];
+        let _ = poll(&mut fds, Some(&timespec(left)));
+        let [spoke, happened] = [0, 1].map(|n: usize| !fds[n].revents().is_empty());
+        if spoke {
+            match recv(&*line, decoder.space(), RecvFlags::DONTWAIT) {
+                Ok((_, n)) if n > 0 => decoder.advance(n),
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                // Its machine has a reason to tell.
+                _ => return Err(Failed::Guest(last_words(machine))),
+            }
+            match greeting(&mut conversation, &mut decoder) {
+                Ok(None) => {}
+                Ok(Some(greeting)) => return Ok(greeting),
+                Err(misbehaviour) => return Err(Failed::Guest(Ending::Misbehaved(misbehaviour))),
+            }
+        }
+        if happened && let Event::Ended(end) = machine.next_event() {
+            return Err(Failed::Guest(Ending::Machine { end, phase: Phase::Booting }));
+        }
+    }
+}
+
+fn greeting(
+    conversation: &mut Conversation,
+    decoder: &mut Decoder,
+) -> StdResult<Option<Greeting>, Misbehaviour> {
+    let Some(frame) = decoder.next_frame()? else { return Ok(None) };
+    match conversation.hear(frame)? {
+        Heard::Hello(greeting) => Ok(Some(greeting)),
+        // A conversation that begins otherwise is an error of its own.
+        _ => Ok(None),
+    }
+}
+
+fn last_words(machine: &mut Machine) -> Ending {
+    let hung_up = Ending::HungUp { phase: Phase::Booting };
+    let deadline = Instant::now() + LAST_WORDS;
+    while let Some(event) = event_by(machine, deadline) {
+        if let Event::Ended(end) = event {
+            return Ending::Machine { end, phase: Phase::Booting };
+        }
+    }
+    hung_up
+}
+
+impl From<Refusal> for Failed {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Refused(why) => {
+                Self::Host(EngineError::new(Kind::Io, "the machine cannot be saved").because(why))
+            }
+            Refusal::Ended(end) => Self::Guest(Ending::Machine { end, phase: Phase::Booting }),
+        }
+    }
+}

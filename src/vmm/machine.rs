@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A machine's life between its assembly and its end.
+//!
+//! ```text
+//!                 resume (the mailbox filled, devices, then vCPUs)
+//!     still ─────────────────────────────────────────────────────► running
+//!       ▲                                                             │
+//!       └────────────── pause (vCPUs, then devices) ──────────────────┘
+//!       └─ save: state and memory into a file
+//! ```
+//!
+//! What runs is moved into its threads by `resume` and comes back by `pause`, so that there is nothing to save from but
+//! what stands still.
+
+use crate::arch::state::{self, StateError};
+use crate::assemble::{Assembled, Still};
+use crate::crew::{Crew, Ends};
+use crate::envelope::{self, Identity, SealError};
+use crate::mailbox::{self, DeliverError, Mailbox};
+use crate::saved::MachineState;
+use crate::wire::{Counters, End};
+use isopod_devices::virtio::{SaveError, StartError};
+use kvm_ioctls::VcpuFd;
+use std::fs::File;
+use std::io;
+use std::mem;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+use thiserror::Error;
+
+/// How long an agent may take to come to its mailbox once it has said that it will.
+const TO_MAILBOX: Duration = Duration::from_secs(20);
+/// It is likely in a timer interrupt, which takes a few milliseconds where KVM emulates.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+#[derive(Debug, Error)]
+pub(crate) enum MachineError {
+    #[error("the machine does not stand still")]
+    Running,
+    #[error("the machine does not run")]
+    NotRunning,
+    #[error("the agent does not come to wait at its mailbox")]
+    NotWaiting,
+    #[error("a machine with a serial console cannot be saved")]
+    Console,
+    #[error("cannot stop or start a vCPU's thread")]
+    Threads(#[source] io::Error),
+    #[error("cannot start a device")]
+    Device(#[from] StartError),
+    #[error("cannot save a device")]
+    SaveDevice(#[from] SaveError),
+    #[error("cannot save the processors")]
+    Processors(#[from] StateError),
+    #[error(transparent)]
+    Mailbox(#[from] DeliverError),
+    #[error("cannot encode the machine's state")]
+    Encode(#[from] postcard::Error),
+    #[error("cannot write the machine's file")]
+    Seal(#[from] SealError),
+}
+
+#[derive(Debug)]
+enum Phase {
+    Still(Vec<VcpuFd>),
+    Running(Crew),
+    /// A thread could not be started or stopped: there is nothing to go on with.
+    Lost,
+}
+
+#[derive(Debug)]
+pub(crate) struct Machine {
+    phase: Phase,
+    pub(crate) ends: Ends,
+    /// Where the agent waits, while it does.
+    mailbox: Option<Mailbox>,
+    still: Still,
+}
+
+impl Machine {
+    pub(crate) fn new(assembled: Assembled) -> io::Result<Self> {
+        let Assembled { vcpus, mailbox, still } = assembled;
+        let ends = Ends::new(vcpus.len())?;
+        Ok(Self { phase: Phase::Still(vcpus), ends, mailbox, still })
+    }
+
+    /// Stops everything; with the address of a mailbox, once the agent waits there.
+    pub(crate) fn pause(&mut self, mailbox: Option<u64>) -> Result<(), MachineError> {
+        let deadline = Instant::now() + TO_MAILBOX;
+        loop {
+            let vcpus = self.stop_vcpus()?;
+            let found = mailbox.and_then(|at| mailbox::find(&vcpus, &self.still.around.memory, at));
+            let there = mailbox.is_none() || found.is_some();
+            self.phase = Phase::Still(vcpus);
+            if there {
+                self.mailbox = found;
+                self.still.around.bus.transports().for_each(|mut transport| transport.pause());
+                return Ok(());
+            }
+            if self.ends.are_told() {
+                return Err(MachineError::NotWaiting);
+            }
+            self.start_vcpus()?;
+            if Instant::now() > deadline {
+                return Err(MachineError::NotWaiting);
+            }
+            sleep(LOOK_AGAIN);
+        }
+    }
+
+    /// Goes on, after `bytes` were put into the mailbox, if there are any.
+    pub(crate) fn resume(&mut self, bytes: Option<&[u8]>) -> Result<(), MachineError> {
+        if !matches!(self.phase, Phase::Still(_)) {
+            return Err(MachineError::Running);
+        }
+        if let Some(bytes) = bytes {
+            let mailbox = self.mailbox.as_ref().ok_or(DeliverError::NotWaiting)?;
+            mailbox.fill(&self.still.around.memory, bytes)?;
+            self.mailbox = None;
+        }
+        for mut transport in self.still.around.bus.transports() {
+            transport.resume()?;
+        }
+        self.start_vcpus()
+    }
+
+    /// Writes all there is to know into `file`; the machine stands still before and after.
+    pub(crate) fn save(&self, file: &File, identity: &Identity) -> Result<(), MachineError> {
+        let Phase::Still(vcpus) = &self.phase else {
+            return Err(MachineError::Running);
+        };
+        let Still { around, vm, kvm, .. } = &self.still;
+        if around.bus.has_console() {
+            return Err(MachineError::Console);
+        }
+        let msrs = state::msrs_of(kvm)?;
+        let devices = around.bus.transports().map(|transport| transport.save());
+        let state = MachineState {
+            devices: devices.collect::<Result<_, _>>()?,
+            chips: state::save_chips(vm)?,
+            vcpus: vcpus.iter().map(|vcpu| state::save(vcpu, &msrs)).collect::<Result<_, _>>()?,
+            mailbox: self.mailbox.clone(),
+        };
+        let state = postcard::to_stdvec(&state)?;
+        envelope::seal(file, identity, &state, &around.memory)?;
+        Ok(())
+    }
+
+    pub(crate) fn count(&self) -> Counters {
+        let mut counters = Counters::default();
+        self.still.stats.iter().for_each(|stats| stats.add_to(&mut counters));
+        let requests = self.still.image_counters.snapshot().requests;
+        counters.image_requests = requests.iter().map(|(_, count)| count).sum();
+        counters
+    }
+
+    /// An end, with the names of the kernel's functions in it.
+    pub(crate) fn explain(&self, end: End) -> End {
+        end.with_symbols(&self.still.kernel)
+    }
+
+    fn stop_vcpus(&mut self) -> Result<Vec<VcpuFd>, MachineError> {
+        match mem::replace(&mut self.phase, Phase::Lost) {
+            Phase::Running(crew) => crew.stop().map_err(MachineError::Threads),
+            other => {
+                self.phase = other;
+                Err(MachineError::NotRunning)
+            }
+        }
+    }
+
+    fn start_vcpus(&mut self) -> Result<(), MachineError> {
+        match mem::replace(&mut self.phase, Phase::Lost) {
+            Phase::Still(vcpus) => {
+                let crew =
+                    Crew::start(vcpus, &self.still.around, &self.ends).map_err(MachineError::Threads)?;
+                self.phase = Phase::Running(crew);
+                Ok(())
+            }
+            other => {
+                self.phase = other;
+                Err(MachineError::Running)
+            }
+        }
+    }
+}
