@@ -11,15 +11,19 @@ mod completion;
 mod doctor;
 mod env;
 mod error;
+mod fork;
 mod format;
 mod human;
 mod images;
 mod load;
 mod man;
 mod output;
+mod pause;
 mod ps;
 mod rm;
 mod run;
+mod snapshot;
+mod templates;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use error::Failure;
@@ -72,6 +76,11 @@ enum Verb {
     Images(images::ImagesArgs),
     Ps(ps::PsArgs),
     Rm(rm::RmArgs),
+    Pause(pause::PauseArgs),
+    Unpause(pause::UnpauseArgs),
+    Fork(fork::ForkArgs),
+    Snapshot(snapshot::SnapshotArgs),
+    Template(templates::TemplateArgs),
     Doctor(doctor::DoctorArgs),
     Completion(completion::CompletionArgs),
     #[command(hide = true)]
@@ -90,6 +99,11 @@ pub(crate) fn main(mut timings: Timings) -> ExitCode {
         Verb::Images(args) => images::run(global, &args),
         Verb::Ps(args) => ps::run(global, &args),
         Verb::Rm(args) => rm::run(global, &args),
+        Verb::Pause(args) => pause::pause(global, &args),
+        Verb::Unpause(args) => pause::unpause(global, &args),
+        Verb::Fork(args) => fork::run(global, &args, &mut timings),
+        Verb::Snapshot(args) => snapshot::run(global, &args),
+        Verb::Template(args) => templates::run(global, &args),
         Verb::Doctor(args) => doctor::run(global, &args),
         Verb::Completion(args) => completion::run(&args),
         Verb::Man(args) => man::run(&args),

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The only place that prints. Stdout is data, stderr is talk; a reader of stdout who goes away is not an error.
 
-use super::error::{Failure, NOT_RUN};
+use super::error::{Failure, NOT_RUN, chain};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use isopod_engine::{EngineError, Kind, LayerProgress, Making as Stage, Progress};
+use isopod_engine::{EngineError, Finished, Kind, LayerProgress, Making as Stage, Progress};
 use std::io::{self, ErrorKind, IsTerminal, Write, stderr, stdout};
 use std::time::Duration;
 
@@ -35,6 +35,38 @@ pub(super) fn table(rows: &[Vec<String>]) -> Result<(), Failure> {
 pub(super) fn talk(text: &str) {
     // If nobody does, there is nobody to tell.
     let _ = writeln!(stderr().lock(), "{text}");
+}
+
+/// Does something with each, and says the name of each it was done with. One that fails does not keep the others; the
+/// code is the last failure's.
+pub(super) fn each<T, E: Into<Failure>>(
+    names: &[String],
+    act: impl Fn(&str) -> Result<T, E>,
+) -> Result<u8, Failure> {
+    let mut code = 0;
+    for name in names {
+        match act(name) {
+            Ok(_) => line(name)?,
+            Err(error) => {
+                let failure = error.into();
+                talk(&failure.to_string());
+                code = failure.code();
+            }
+        }
+    }
+    Ok(code)
+}
+
+/// Why a container ended that did not end by itself, and what else went wrong.
+pub(super) fn finished(finished: &Finished) {
+    if let Some(reason) = &finished.exit.reason {
+        let error =
+            EngineError::new(Kind::Guest, "the container did not end by itself").because(reason.as_str());
+        talk(&chain("error", &error));
+    }
+    for trouble in &finished.trouble {
+        talk(&chain("warning", trouble));
+    }
 }
 
 /// What clap has to say: help and version are data, the rest is talk. Gives the exit code.

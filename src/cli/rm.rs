@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `isopod rm`.
 
-use super::error::Failure;
 use super::{Global, Outcome, output};
 use clap::Args;
 
@@ -18,17 +17,5 @@ pub(super) struct RmArgs {
 
 pub(super) fn run(global: &Global, args: &RmArgs) -> Outcome {
     let engine = global.engine()?;
-    let mut code = 0;
-    for container in &args.containers {
-        match engine.remove(container, args.force) {
-            Ok(_) => output::line(container)?,
-            // One that is not there does not keep the others.
-            Err(error) => {
-                let failure = Failure::from(error);
-                output::talk(&failure.to_string());
-                code = failure.code();
-            }
-        }
-    }
-    Ok(code)
+    output::each(&args.containers, |container| engine.remove(container, args.force))
 }

@@ -2,16 +2,22 @@
 //! `isopod run`.
 
 use super::args::{self, bad};
-use super::error::{Failure, chain};
+use super::error::Failure;
 use super::{Global, Outcome, env, output};
 use clap::{ArgAction, Args, ValueHint};
 use isopod_engine::spec::{Console, ContainerSpec, Cwd, MachineSpec, ProcessSpec, RootSpec};
 use isopod_engine::timings::{Counters, Row};
-use isopod_engine::{Engine, EngineError, Kind, Result, Streams, Timings, Word};
+use isopod_engine::{CopySpec, Engine, Result, Streams, Timings, Word};
 use std::env::var_os;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+
+/// What a container that goes on where another was has from that one.
+const NOT_OF_A_COPY: [&str; 20] = [
+    "what", "tty", "env", "env_file", "workdir", "user", "entrypoint", "memory", "cpus", "read_only", "tmpfs",
+    "cap_add", "cap_drop", "security_opt", "ulimit", "init", "label", "kernel", "console", "no_template",
+];
 
 /// Run a command in a new container
 #[derive(Debug, Args)]
@@ -23,7 +29,8 @@ use std::path::PathBuf;
 )]
 pub(super) struct RunArgs {
     /// Image to run, then a command in place of the image's own
-    #[arg(value_name = "IMAGE [COMMAND] [ARG", required = true, trailing_var_arg = true, num_args = 1..)]
+    #[arg(value_name = "IMAGE [COMMAND] [ARG", required_unless_present = "from_snapshot", trailing_var_arg = true,
+          num_args = 1..)]
     what: Vec<OsString>,
 
     /// Keep stdin open and pass it on
@@ -47,6 +54,9 @@ pub(super) struct RunArgs {
     /// In place of the image's entrypoint; empty for none
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<OsString>,
+    /// Go on where a snapshot was taken, in place of an image; only -i, --name, --rm, --hostname and --timings go with it
+    #[arg(long, value_name = "NAME", conflicts_with_all = NOT_OF_A_COPY)]
+    from_snapshot: Option<String>,
     /// Name of the container
     #[arg(long)]
     name: Option<String>,
@@ -106,27 +116,38 @@ pub(super) struct RunArgs {
 
 pub(super) fn run(global: &Global, args: RunArgs, timings: &mut Timings) -> Outcome {
     let format = args.timings.clone();
-    let mut making = output::Making::new(false);
-    let finished = args.into_spec().and_then(|spec| {
-        let engine = Engine::open(global.options())?;
-        engine.run(spec, Streams::own(), timings, &mut |stage| making.at(stage))
-    });
+    let finished = match args.from_snapshot.clone() {
+        Some(snapshot) => args.into_copy().and_then(|copy| {
+            let engine = Engine::open(global.options())?;
+            engine.run_snapshot(&snapshot, copy, Streams::own(), timings)
+        }),
+        None => args.into_spec().and_then(|spec| {
+            let engine = Engine::open(global.options())?;
+            let mut making = output::Making::new(false);
+            engine.run(spec, Streams::own(), timings, &mut |stage| making.at(stage))
+        }),
+    };
     if let Some(format) = format {
         output::talk(&timings_table(timings, &format));
     }
     let finished = finished.map_err(Failure::of_run)?;
-    if let Some(reason) = &finished.exit.reason {
-        let error =
-            EngineError::new(Kind::Guest, "the container did not end by itself").because(reason.as_str());
-        output::talk(&chain("error", &error));
-    }
-    for trouble in &finished.trouble {
-        output::talk(&chain("warning", trouble));
-    }
+    output::finished(&finished);
     Ok(finished.exit.code)
 }
 
 impl RunArgs {
+    /// What was typed of a copy → what is meant.
+    fn into_copy(self) -> Result<CopySpec> {
+        let name = |n: &String| n.parse().map_err(|e| bad("--name", n, e));
+        let hostname = |h: &String| h.parse().map_err(|e| bad("--hostname", h, e));
+        Ok(CopySpec {
+            name: self.name.as_ref().map(name).transpose()?,
+            remove: self.rm,
+            stdin: self.interactive,
+            hostname: self.hostname.as_ref().map(hostname).transpose()?,
+        })
+    }
+
     /// What was typed → what is meant.
     fn into_spec(self) -> Result<ContainerSpec> {
         let mut what = self.what.into_iter();

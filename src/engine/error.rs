@@ -75,6 +75,13 @@ impl EngineError {
         self
     }
 
+    /// The same with a wider view: what it said becomes the cause.
+    #[must_use]
+    pub(crate) fn within(self, what: &str) -> Self {
+        let (kind, hint) = (self.kind, self.hint.clone());
+        Self { hint, ..Self::new(kind, what).because(self) }
+    }
+
     pub fn kind(&self) -> Kind {
         self.kind
     }

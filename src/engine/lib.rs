@@ -30,6 +30,7 @@ mod memo;
 mod sealed;
 pub mod seccomp;
 mod signals;
+mod snapshot;
 mod sink;
 mod stdio;
 mod template;
@@ -39,6 +40,7 @@ pub mod timings;
 pub use container::conclude::exit_code;
 pub use container::name::{Id, Name};
 pub use container::records::Record;
+pub use container::restore::CopySpec;
 pub use container::run::Finished;
 pub use container::spec;
 pub use container::state::{Exit, State};
@@ -46,6 +48,7 @@ pub use container::word::Word;
 pub use error::{EngineError, Kind, Result};
 pub use isopod_image::{LayerProgress, Loaded, Progress, Summary};
 pub use isopod_vmm::process::{NAME as VMM_NAME, main as vmm_main};
+pub use snapshot::SnapshotSummary;
 pub use template::{Making, TemplateSummary};
 pub use terminal::Streams;
 pub use timings::Timings;
@@ -54,9 +57,11 @@ use container::launch::Context;
 use container::records::Records;
 use images::Images;
 use rustix::process::geteuid;
-use spec::ContainerSpec;
+use spec::{ContainerSpec, MachineSpec};
 use std::env;
 use std::io::Read;
+use snapshot::Snapshots;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use template::Templates;
 
@@ -90,6 +95,7 @@ pub struct Engine {
     images: Images,
     records: Records,
     templates: Templates,
+    snapshots: Snapshots,
 }
 
 impl Engine {
@@ -98,7 +104,8 @@ impl Engine {
         let records = Records::open(&options.data_root)?;
         let images = Images::open(&options.data_root)?;
         let templates = Templates::new(&options.data_root, &options.run_root);
-        Ok(Self { images, records, templates })
+        let snapshots = Snapshots::new(&options.data_root, &options.run_root);
+        Ok(Self { images, records, templates, snapshots })
     }
 
     /// Runs a container in the foreground, to its end.
@@ -110,6 +117,81 @@ impl Engine {
         making: &mut dyn FnMut(Making),
     ) -> Result<Finished> {
         container::run::run(self.context(streams, timings), spec, making)
+    }
+
+    /// Runs a container that goes on where a snapshot was taken, to its end.
+    pub fn run_snapshot(
+        &self,
+        name: &str,
+        copy: CopySpec,
+        streams: Streams<'_>,
+        timings: &mut Timings,
+    ) -> Result<Finished> {
+        let opened = self.snapshots.open(name)?;
+        container::restore::restore(self.context(streams, timings), &self.snapshots, opened, copy)
+    }
+
+    /// As `run_snapshot`, from what `copy_of` gave.
+    pub fn run_copy(
+        &self,
+        file: File,
+        copy: CopySpec,
+        streams: Streams<'_>,
+        timings: &mut Timings,
+    ) -> Result<Finished> {
+        let opened = snapshot::open(file)?;
+        container::restore::restore(self.context(streams, timings), &self.snapshots, opened, copy)
+    }
+
+    /// A running container, written into a file that has no name: containers started from it share its memory, and who
+    /// has closed it leaves nothing.
+    pub fn copy_of(&self, container: &str) -> Result<File> {
+        let unnamed = self.snapshots.write(&self.records, container)?;
+        unnamed.file().try_clone().map_err(EngineError::io("cannot keep the copy's file"))
+    }
+
+    /// Writes a running container down under a name.
+    pub fn snapshot(&self, container: &str, name: &str) -> Result<()> {
+        let name = name.parse().map_err(|e| {
+            let what = format!("`{}` is no name for a snapshot", name.escape_debug());
+            EngineError::new(Kind::Invalid, what).because(e)
+        })?;
+        self.snapshots.create(&self.records, container, &name)
+    }
+
+    pub fn snapshots(&self) -> Result<Vec<SnapshotSummary>> {
+        self.snapshots.list()
+    }
+
+    pub fn inspect_snapshot(&self, name: &str) -> Result<SnapshotSummary> {
+        self.snapshots.inspect(name)
+    }
+
+    pub fn remove_snapshot(&self, name: &str) -> Result<()> {
+        self.snapshots.remove(name)
+    }
+
+    pub fn pause(&self, container: &str) -> Result<Record> {
+        container::pause::pause(&self.records, container)
+    }
+
+    pub fn unpause(&self, container: &str) -> Result<Record> {
+        container::pause::unpause(&self.records, container)
+    }
+
+    /// The templates there are; whether each is usable is told for the kernel that a run would take.
+    pub fn templates(&self) -> Result<Vec<TemplateSummary>> {
+        let host = kernel::find(None).and_then(|kernel| Ok((kernel, kvm::open(self.templates.run_root())?)));
+        self.templates.list(host.as_ref().ok().map(|(kernel, kvm)| (kernel, kvm)))
+    }
+
+    /// Makes the template that machines of this make start from, if there is none.
+    pub fn build_template(&self, machine: &MachineSpec, making: &mut dyn FnMut(Making)) -> Result<String> {
+        container::run::build_template(&self.templates, machine, making)
+    }
+
+    pub fn remove_template(&self, key: &str) -> Result<()> {
+        self.templates.remove(key)
     }
 
     fn context<'a>(&'a self, streams: Streams<'a>, timings: &'a mut Timings) -> Context<'a> {

@@ -6,10 +6,11 @@
 
 use crate::error::{EngineError, Kind, Result};
 use crate::memo;
-use isopod_vmm::envelope::{self, Envelope, Identity};
+use isopod_vmm::envelope::{self, Envelope, Identity, OpenError};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::result::Result as StdResult;
 
 #[derive(Debug)]
 pub(crate) struct Sealed {
@@ -30,12 +31,24 @@ pub(crate) fn open(path: &Path, run_root: &Path, needed: &Identity) -> Result<Op
     if let Some(mismatch) = envelope.identity.mismatch(needed) {
         return Err(EngineError::new(Kind::Conflict, what()).because(mismatch.to_string()));
     }
-    let memo = memo_of(&envelope, run_root);
-    if memo::recall::<bool>(&memo, &file) != Some(true) {
-        envelope.verify_memory(&file).map_err(refused)?;
-        memo::remember(&memo, &file, true);
-    }
+    whole(&file, &envelope, run_root).map_err(refused)?;
     Ok(Some(Sealed { file, envelope }))
+}
+
+/// Whether the memory in a file is what the head says, which was looked at before.
+pub(crate) fn check_memory(file: &File, run_root: &Path) -> Result<()> {
+    let refused = |e| EngineError::new(Kind::Invalid, "its file is damaged").because(e);
+    let envelope = envelope::open(file).map_err(refused)?;
+    whole(file, &envelope, run_root).map_err(refused)
+}
+
+fn whole(file: &File, envelope: &Envelope, run_root: &Path) -> StdResult<(), OpenError> {
+    let memo = memo_of(envelope, run_root);
+    if memo::recall::<bool>(&memo, file) != Some(true) {
+        envelope.verify_memory(file)?;
+        memo::remember(&memo, file, true);
+    }
+    Ok(())
 }
 
 /// That this file was written by us a moment ago, digests and all.

@@ -2,7 +2,7 @@
 //! Everything a machine is made from, opened and checked before anything is written down.
 
 use super::conclude::START_TIMEOUT;
-use super::spec::{Console, ContainerSpec};
+use super::spec::{Console, ContainerSpec, MachineSpec};
 use crate::boot;
 use crate::error::{EngineError, Kind, Result};
 use crate::kernel::{self, Kernel};
@@ -38,7 +38,7 @@ pub(crate) struct Prepared {
 pub(crate) fn prepare(image: Image, spec: &ContainerSpec, templates: &Templates) -> Result<Prepared> {
     let kernel = kernel::find(spec.machine.kernel.as_deref())?;
     let kvm = kvm::open(templates.run_root())?;
-    check_host(spec, &kvm)?;
+    check_host(&spec.machine, &kvm)?;
     let boot = boot::share(templates.data_root())?;
     let console = match &spec.machine.console {
         None => None,
@@ -57,10 +57,10 @@ pub(crate) fn prepare(image: Image, spec: &ContainerSpec, templates: &Templates)
     Ok(Prepared { image, kernel, kvm, boot, console, vcpus, memory_mib, limits })
 }
 
-fn check_host(spec: &ContainerSpec, kvm: &Kvm) -> Result<()> {
+pub(crate) fn check_host(machine: &MachineSpec, kvm: &Kvm) -> Result<()> {
     let info = sysinfo();
     let has = info.totalram.saturating_mul(info.mem_unit.into());
-    let (memory, vcpus) = (spec.machine.memory, spec.machine.vcpus.count());
+    let (memory, vcpus) = (machine.memory, machine.vcpus.count());
     if memory.bytes() > has {
         let what = format!("{} MiB of memory asked for; this host has {}", memory.mib(), has / 1024 / 1024);
         return Err(EngineError::new(Kind::Unavailable, what).hint("ask for less with -m"));

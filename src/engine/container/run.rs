@@ -8,12 +8,13 @@
 
 use super::conclude::conclude;
 use super::launch::{Context, First, Launch, Source, launch};
-use super::prepare::{Prepared, prepare};
+use super::prepare::{Prepared, check_host, limits, prepare};
 use super::process;
-use super::spec::ContainerSpec;
+use super::spec::{ContainerSpec, MachineSpec};
 use super::state::Exit;
 use crate::error::{EngineError, Kind, Result};
 use crate::images::Defaults;
+use crate::{kernel, kvm};
 use crate::template::{Failed, Greeting, Making, Needed, Templates};
 use crate::timings::Mark;
 use std::result::Result as StdResult;
@@ -84,6 +85,32 @@ fn fall_back(failed: Failed, trouble: &mut Vec<EngineError>) -> Result<Option<So
         Failed::Host(error) => {
             trouble.push(error.hint("the machine was booted instead, which takes longer"));
             Ok(None)
+        }
+    }
+}
+
+/// Makes the template for machines of this make, if there is none; gives its key.
+pub(crate) fn build_template(
+    templates: &Templates,
+    machine: &MachineSpec,
+    making: &mut dyn FnMut(Making),
+) -> Result<String> {
+    let kernel = kernel::find(machine.kernel.as_deref())?;
+    let kvm = kvm::open(templates.run_root())?;
+    check_host(machine, &kvm)?;
+    let needed = Needed {
+        kernel: &kernel,
+        kvm: &kvm,
+        vcpus: machine.vcpus.count(),
+        memory_mib: machine.memory.mib(),
+        limit: limits(kvm.host.assist)?.start,
+    };
+    match templates.ensure(needed, making) {
+        Ok(_) => templates.key(needed),
+        Err(Failed::Host(error)) => Err(error),
+        Err(Failed::Guest(ending)) => {
+            let unlikely = |_| Err(EngineError::new(Kind::Guest, "the machine ended before it was a template"));
+            conclude(ending).and_then(unlikely)
         }
     }
 }

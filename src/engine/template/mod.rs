@@ -139,6 +139,11 @@ impl Templates {
         })
     }
 
+    /// The key of the template for this.
+    pub(crate) fn key(&self, needed: Needed<'_>) -> Result<String> {
+        self.identity(needed).map(|identity| key(&identity))
+    }
+
     /// All there are, the youngest first; what cannot be read is left out. `kernel` and `kvm` tell which are usable.
     pub(crate) fn list(&self, host: Option<(&Kernel, &Kvm)>) -> Result<Vec<TemplateSummary>> {
         let mut all: Vec<_> = self.keys()?.into_iter().filter_map(|key| self.summary(key, host)).collect();

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `isopod template`.
+
+use super::format::{self, Fields};
+use super::{Global, Outcome, args, human, output};
+use clap::{Args, Subcommand, ValueHint};
+use isopod_engine::TemplateSummary;
+use isopod_engine::spec::MachineSpec;
+use std::path::PathBuf;
+
+/// Look after the frozen machines that containers start from; `run` makes the one it needs by itself
+#[derive(Debug, Args)]
+pub(super) struct TemplateArgs {
+    #[command(subcommand)]
+    verb: TemplateVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum TemplateVerb {
+    /// Make the template for machines of this size, if there is none
+    Build(BuildArgs),
+    /// List templates
+    Ls(LsArgs),
+    /// Remove templates; machines that were started from them go on
+    Rm {
+        /// Keys, as `ls` shows them
+        #[arg(required_unless_present = "unusable", value_name = "KEY")]
+        keys: Vec<String>,
+        /// All that this isopod cannot use, as after an update
+        #[arg(long, conflicts_with = "keys")]
+        unusable: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+struct BuildArgs {
+    /// Memory of the machines [default: 256m]
+    #[arg(short, long, value_name = "SIZE")]
+    memory: Option<String>,
+    /// Number of CPUs of the machines [default: 1]
+    #[arg(long, value_name = "N")]
+    cpus: Option<String>,
+    /// Guest kernel, an uncompressed vmlinux
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    kernel: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct LsArgs {
+    /// Only keys
+    #[arg(short, long)]
+    quiet: bool,
+    /// `json`, or text with fields: `{{.Key}}`
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
+}
+
+const FIELDS: [&str; 7] = ["Key", "CPUs", "Memory", "Kernel", "Usable", "CreatedSince", "Size"];
+/// Of a kernel's hash.
+const SHORT: usize = 12;
+
+pub(super) fn run(global: &Global, args: &TemplateArgs) -> Outcome {
+    let engine = global.engine()?;
+    match &args.verb {
+        TemplateVerb::Build(args) => {
+            let machine = MachineSpec {
+                memory: args.memory.as_deref().map(args::memory).transpose()?.unwrap_or_default(),
+                vcpus: args.cpus.as_deref().map(args::cpus).transpose()?.unwrap_or_default(),
+                kernel: args.kernel.clone(),
+                ..MachineSpec::default()
+            };
+            let mut making = output::Making::new(true);
+            let key = engine.build_template(&machine, &mut |stage| making.at(stage))?;
+            output::line(&key)?;
+        }
+        TemplateVerb::Ls(args) => ls(&engine.templates()?, args)?,
+        TemplateVerb::Rm { keys, unusable } => {
+            let of_no_use = || -> Result<Vec<String>, super::error::Failure> {
+                let all = engine.templates()?.into_iter();
+                Ok(all.filter(|template| !template.usable).map(|template| template.key).collect())
+            };
+            let keys = if *unusable { of_no_use()? } else { keys.clone() };
+            return output::each(&keys, |key| engine.remove_template(key));
+        }
+    }
+    Ok(0)
+}
+
+fn ls(all: &[TemplateSummary], args: &LsArgs) -> Result<(), super::error::Failure> {
+    let all: Vec<Fields> = all.iter().map(fields).collect();
+    match (&args.format, args.quiet) {
+        (Some(format), _) => format::show(format, &all, &FIELDS),
+        (None, true) => format::show("{{.Key}}", &all, &FIELDS),
+        (None, false) => {
+            let heading = ["KEY", "CPUS", "MEMORY", "KERNEL", "USABLE", "CREATED", "SIZE"].map(str::to_owned);
+            let rows = all.iter().map(|fields| fields.iter().map(|(_, value)| value.clone()).collect());
+            output::table(&[heading.to_vec()].into_iter().chain(rows).collect::<Vec<_>>())
+        }
+    }
+}
+
+fn fields(template: &TemplateSummary) -> Fields {
+    let since = human::duration(human::now().saturating_sub(template.created));
+    vec![
+        ("Key", template.key.clone()),
+        ("CPUs", template.vcpus.to_string()),
+        ("Memory", format!("{} MiB", template.memory_mib)),
+        ("Kernel", template.kernel[..template.kernel.len().min(SHORT)].to_owned()),
+        ("Usable", if template.usable { "yes" } else { "no" }.to_owned()),
+        ("CreatedSince", format!("{since} ago")),
+        ("Size", human::size(template.size)),
+    ]
+}
