@@ -61,7 +61,7 @@ fn an_image_that_is_not_there_is_named() {
 fn a_taken_name_is_a_conflict_until_it_is_removed() {
     let host = Host::new();
     let kernel = kernel(host.root(), Deed::PowerOff);
-    let run = ["run", "--name", "web", "--kernel", kernel.to_str().unwrap(), "demo"];
+    let run = ["run", "--name", "web", "--no-template", "--kernel", kernel.to_str().unwrap(), "demo"];
     host.isopod(&run).expect(125);
     told(&host.isopod(&run).expect(125).stderr, &["web", "hint"]);
     host.isopod(&["rm", "web"]).expect(0);

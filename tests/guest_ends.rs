@@ -44,7 +44,10 @@ fn what_kvm_cannot_emulate_ends_with_address_and_bytes() {
 fn a_guest_that_spins_with_interrupts_off_is_stopped_by_a_signal() {
     let host = Host::new();
     let kernel = kernel(host.root(), Deed::Spin);
-    let child = host.command(&["run", "--rm", "--kernel", kernel.to_str().unwrap(), "demo"]).spawn().unwrap();
+    let child = host
+        .command(&["run", "--rm", "--no-template", "--kernel", kernel.to_str().unwrap(), "demo"])
+        .spawn()
+        .unwrap();
     host.machine_pid();
     thread::sleep(Duration::from_millis(300));
     let asked = Instant::now();

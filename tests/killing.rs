@@ -31,7 +31,16 @@ fn the_engine_killed_at_any_moment_of_a_start_takes_its_machine_along() {
     // The first run loads the demo image; the moments are spread over it and over starts that find it there.
     for milliseconds in [0, 1, 2, 4, 8, 15, 30, 60, 120, 250, 500, 3, 5, 7, 10, 20, 40] {
         let mut child = host
-            .command(&["run", "--rm", "--name", "same", "--kernel", spin.to_str().unwrap(), "demo"])
+            .command(&[
+                "run",
+                "--rm",
+                "--name",
+                "same",
+                "--no-template",
+                "--kernel",
+                spin.to_str().unwrap(),
+                "demo",
+            ])
             .spawn()
             .expect("the binary starts");
         thread::sleep(Duration::from_millis(milliseconds));
@@ -48,7 +57,7 @@ fn a_killed_engine_leaves_a_kept_container_as_exited_137() {
     let host = Host::new();
     let spin = kernel(host.root(), Deed::Spin);
     let mut child = host
-        .command(&["run", "--name", "kept", "--kernel", spin.to_str().unwrap(), "demo"])
+        .command(&["run", "--name", "kept", "--no-template", "--kernel", spin.to_str().unwrap(), "demo"])
         .spawn()
         .expect("the binary starts");
     host.machine_pid();

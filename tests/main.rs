@@ -19,6 +19,8 @@ mod image_tree;
 mod killing;
 mod security_defaults;
 mod signals;
+mod snapshots;
 mod stdio;
+mod templates;
 mod terminal;
 mod timings;

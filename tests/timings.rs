@@ -21,22 +21,38 @@ const STEPS: [&str; 14] = [
     "machine gone",
 ];
 
+/// What a restored machine had done before it was saved.
+const OF_A_BOOT: &str = "kernel and agent (hello)";
+
 #[test]
 fn each_step_from_exec_to_exit_is_told_and_the_steps_add_up() {
-    let run = Host::new().sh(&["--timings=json"], "echo out; exit 3").expect(3);
+    let told = told(&["--timings=json", "--no-template"], &STEPS);
+    let exits = |when: &str| told[when]["exits"].as_u64().unwrap();
+    assert!(0 < exits("at_hello") && exits("at_hello") <= exits("at_exit"), "{told}");
+}
+
+#[test]
+fn a_machine_that_starts_from_a_template_says_no_hello() {
+    let steps: Vec<_> = STEPS.into_iter().filter(|step| *step != OF_A_BOOT).collect();
+    let told = told(&["--timings=json"], &steps);
+    assert!(told["at_hello"].is_null(), "{told}");
+}
+
+/// Runs something and gives what was told of it, which has these steps.
+fn told(flags: &[&str], steps: &[&str]) -> Value {
+    let run = Host::new().sh(flags, "echo out; exit 3").expect(3);
     assert_eq!(run.text(), "out\n", "the table is not the container's output");
     let told: Value = serde_json::from_str(&run.stderr).unwrap_or_else(|e| panic!("{e}: {}", run.stderr));
     let rows = told["timings"].as_array().unwrap();
     let what: Vec<_> = rows.iter().map(|row| row["what"].as_str().unwrap()).collect();
-    assert_eq!(what, STEPS);
+    assert_eq!(what, steps);
     let mut sum = 0.0;
     for row in rows {
         sum += row["took_ms"].as_f64().unwrap();
         let at = row["at_ms"].as_f64().unwrap();
         assert!((at - sum).abs() < 0.1, "{row}: the steps before it took {sum} ms");
     }
-    let exits = |when: &str| told[when]["exits"].as_u64().unwrap();
-    assert!(0 < exits("at_hello") && exits("at_hello") <= exits("at_exit"), "{}", run.stderr);
+    told
 }
 
 #[test]

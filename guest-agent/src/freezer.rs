@@ -16,7 +16,7 @@ use isopod_protocol::message::{EtcFile, Thaw};
 use isopod_sys::process::Child;
 use isopod_sys::process::machine::add_entropy;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags, ResolveFlags, ftruncate, mkdir, open, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, ftruncate, mkdir, open, openat2};
 use rustix::io::{Errno, pread, write};
 use rustix::mount::{MountFlags, mount};
 use rustix::system::sethostname;
@@ -121,6 +121,10 @@ fn rewrite(root: &OwnedFd, new: &EtcFile) -> Result<(), Errno> {
     let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let file = openat2(root, new.path.as_str(), flags, Mode::empty(), resolve)?;
+    // An empty one says that there is to be none.
+    if fstat(&file)?.st_size == 0 {
+        return Ok(());
+    }
     ftruncate(&file, 0)?;
     put(&file, &new.content)
 }

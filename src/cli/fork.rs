@@ -38,18 +38,16 @@ pub(super) fn run(global: &Global, args: &ForkArgs, timings: &mut Timings) -> Ou
     let names = names.collect::<Result<Vec<_>, _>>()?;
     let engine = global.engine()?;
     let file = match &args.copy_of {
-        Some(path) => File::open(path).map_err(|e| EngineError::new(Kind::Io, "there is no copy").because(e))?,
+        Some(path) => {
+            File::open(path).map_err(|e| EngineError::new(Kind::Io, "there is no copy").because(e))?
+        }
         None => engine.copy_of(&args.container)?,
     };
     if names.len() > 1 {
         return several(global, args, &file);
     }
-    let copy = CopySpec {
-        name: names.into_iter().next(),
-        remove: args.rm,
-        stdin: args.interactive,
-        hostname: None,
-    };
+    let copy =
+        CopySpec { name: names.into_iter().next(), remove: args.rm, stdin: args.interactive, hostname: None };
     let finished = engine.run_copy(file, copy, Streams::own(), timings).map_err(Failure::of_run)?;
     output::finished(&finished);
     Ok(finished.exit.code)

@@ -15,8 +15,26 @@ use std::path::PathBuf;
 
 /// What a container that goes on where another was has from that one.
 const NOT_OF_A_COPY: [&str; 20] = [
-    "what", "tty", "env", "env_file", "workdir", "user", "entrypoint", "memory", "cpus", "read_only", "tmpfs",
-    "cap_add", "cap_drop", "security_opt", "ulimit", "init", "label", "kernel", "console", "no_template",
+    "what",
+    "tty",
+    "env",
+    "env_file",
+    "workdir",
+    "user",
+    "entrypoint",
+    "memory",
+    "cpus",
+    "read_only",
+    "tmpfs",
+    "cap_add",
+    "cap_drop",
+    "security_opt",
+    "ulimit",
+    "init",
+    "label",
+    "kernel",
+    "console",
+    "no_template",
 ];
 
 /// Run a command in a new container

@@ -108,7 +108,7 @@ impl Timings {
     /// The guest says how long it took, from Start on, by its own clock; it is believed as far as ours allows.
     pub(crate) fn started(&mut self, mounts_us: u64, _started_us: u64) {
         let now = now();
-        if let Some(hello) = self.at(Mark::Hello) {
+        if let Some(hello) = self.at(Mark::Hello).or(self.at(Mark::FirstRun)) {
             self.mark_at(Mark::Mounted, hello.saturating_add(mounts_us.saturating_mul(1000)).min(now));
         }
         self.mark_at(Mark::ProcessStarted, now);

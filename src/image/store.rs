@@ -204,6 +204,8 @@ impl Store {
         if self.path("index.json").exists() {
             return Ok(());
         }
+        // Somebody may have been killed while he did this.
+        Staging::sweep(&self.path("tmp"))?;
         let staging = Staging::create(&self.path("tmp"))?;
         self.put(&staging, "oci-layout", LAYOUT)?;
         let nothing =

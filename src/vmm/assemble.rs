@@ -8,10 +8,11 @@ use crate::assist::Layout;
 use crate::boot::{self, cmdline};
 use crate::bus::Bus;
 use crate::config::{Assist, ConfigError, MachineConfig};
+use crate::envelope::Envelope;
 use crate::mailbox::Mailbox;
 use crate::memory::{self, GuestMemory, MemoryError};
 use crate::raw::{self, Stats};
-use crate::saved::{self, MachineState, Saved, SavedError};
+use crate::saved::{self, Behind, MachineState, Saved, SavedError};
 use crate::vcpu::Surroundings;
 use isopod_devices::MmioTransport;
 use isopod_devices::fs::Fs;
@@ -104,6 +105,7 @@ pub(crate) struct Still {
     pub(crate) vm: VmFd,
     pub(crate) around: Surroundings,
     pub(crate) kernel: File,
+    pub(crate) saved: Option<Behind>,
 }
 
 pub(crate) fn assemble(config: &MachineConfig, fds: Descriptors) -> Result<Assembled, AssembleError> {
@@ -116,6 +118,10 @@ pub(crate) fn assemble(config: &MachineConfig, fds: Descriptors) -> Result<Assem
         (Some(file), Some(saved)) => memory::of_file(config.memory_mib, file, saved.envelope.memory_offset)?,
         _ => memory::new(config.memory_mib)?,
     };
+    let behind = file.zip(saved.as_ref()).map(|(file, saved)| {
+        let Envelope { memory_offset, memory_len, .. } = saved.envelope;
+        Behind { file, len: memory_offset + memory_len }
+    });
     let vm = kvm.create_vm().map_err(op("create VM"))?;
     raw::set_memory(&vm, &memory).map_err(op("set memory"))?;
     vm.create_irq_chip().map_err(op("create irqchip"))?;
@@ -139,7 +145,11 @@ pub(crate) fn assemble(config: &MachineConfig, fds: Descriptors) -> Result<Assem
     let stats = vcpus.iter().filter_map(|vcpu| Stats::of(vcpu).ok()).collect();
     let assist = (config.assist == Assist::Emulated).then(|| extended_state(&kvm, &supported)).transpose()?;
     let around = Surroundings { bus: Arc::new(Bus::new(transports, serial)), memory, assist };
-    Ok(Assembled { vcpus, mailbox, still: Still { kvm, stats, image_counters, vm, around, kernel } })
+    Ok(Assembled {
+        vcpus,
+        mailbox,
+        still: Still { kvm, stats, image_counters, vm, around, kernel, saved: behind },
+    })
 }
 
 /// Writes what was saved into a machine of the same make.

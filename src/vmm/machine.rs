@@ -18,6 +18,7 @@ use crate::crew::{Crew, Ends};
 use crate::envelope::{self, Identity, SealError};
 use crate::mailbox::{self, DeliverError, Mailbox};
 use crate::saved::MachineState;
+use crate::vcpu::MEMORY_GONE;
 use crate::wire::{Counters, End};
 use isopod_devices::virtio::{SaveError, StartError};
 use kvm_ioctls::VcpuFd;
@@ -153,9 +154,13 @@ impl Machine {
         counters
     }
 
-    /// An end, with the names of the kernel's functions in it.
+    /// An end, with the names of the kernel's functions in it. A guest that lost a page of its memory may end in any way:
+    /// then that is the reason.
     pub(crate) fn explain(&self, end: End) -> End {
-        end.with_symbols(&self.still.kernel)
+        match &self.still.saved {
+            Some(saved) if saved.is_cut_short() => End::Failed { message: MEMORY_GONE.to_owned() },
+            _ => end.with_symbols(&self.still.kernel),
+        }
     }
 
     fn stop_vcpus(&mut self) -> Result<Vec<VcpuFd>, MachineError> {

@@ -12,6 +12,7 @@ use isopod_devices::virtio::TransportState;
 use kvm_bindings::kvm_irqchip;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
+use std::sync::Arc;
 use thiserror::Error;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -49,6 +50,20 @@ pub(crate) fn open(file: &File, config: &MachineConfig) -> Result<Saved, SavedEr
     saved.same("vCPUs", saved.state.vcpus.len() as u64, u64::from(config.vcpus))?;
     saved.same("bytes of memory", saved.envelope.memory_len, u64::from(config.memory_mib) << 20)?;
     Ok(saved)
+}
+
+/// The file that a running machine's memory is mapped from.
+#[derive(Debug)]
+pub(crate) struct Behind {
+    pub(crate) file: Arc<File>,
+    pub(crate) len: u64,
+}
+
+impl Behind {
+    /// Whether somebody has taken pages away that the machine was promised.
+    pub(crate) fn is_cut_short(&self) -> bool {
+        self.file.metadata().is_ok_and(|at| at.len() < self.len)
+    }
 }
 
 impl Saved {

@@ -24,7 +24,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const EMULATION: u32 = 1;
 
 /// What KVM_RUN's EFAULT means here, where every page of the guest's memory is mapped: a file behind it has shrunk.
-const MEMORY_GONE: &str = "a page of the guest's memory cannot be had: the file behind it was cut short";
+pub(crate) const MEMORY_GONE: &str =
+    "a page of the guest's memory cannot be had: the file behind it was cut short";
 
 /// What a vCPU runs with; shared by all of a machine's.
 #[derive(Debug, Clone)]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A real distribution's image: Debian minbase by mmdebstrap, packed by umoci in three layers.
+//! A real distribution's image: Debian minbase, Python and Redis by mmdebstrap, packed by umoci in three layers.
 //!
 //! It takes minutes to make, so it is made once and kept under `~/.cache/isopod/test-images`, by the hash of how it is
 //! made. It comes from wherever this machine's own apt gets its packages. Making it takes root.
@@ -36,7 +36,7 @@ pub(crate) fn layout() -> PathBuf {
     made
 }
 
-/// Base system, Python on top, then what an image's author adds: a user, files, a removal.
+/// Base system, Python and Redis on top, then what an image's author adds: a user, files, a removal.
 fn make(work: &Path) -> PathBuf {
     let (layout, bundle) = (work.join("layout"), work.join("bundle"));
     let image = tagged(&layout, NAME);
@@ -46,7 +46,7 @@ fn make(work: &Path) -> PathBuf {
     umoci(&["new", "--image", &image]);
     umoci(&["unpack", "--image", &image, bundle_path]);
     let root = bundle.join("rootfs");
-    for include in [None, Some("--include=python3-minimal")] {
+    for include in [None, Some("--include=python3-minimal,redis-server")] {
         fs::remove_dir_all(&root).expect("our own");
         bootstrap(&root, include);
         umoci(&["repack", "--refresh-bundle", "--image", &image, bundle_path]);

@@ -9,10 +9,11 @@ pub(crate) mod pty;
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, Stdio};
 use std::str;
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -55,7 +56,16 @@ impl Run {
 }
 
 impl Host {
+    /// Its machines start from the templates that all tests share.
     pub(crate) fn new() -> Self {
+        let host = Self::without_templates();
+        fs::create_dir_all(host.data_root()).expect("our own");
+        symlink(shared_templates(), host.data_root().join("templates")).expect("our own");
+        host
+    }
+
+    /// It has to make its templates itself.
+    pub(crate) fn without_templates() -> Self {
         Self { root: TempDir::with_prefix("isopod-test-").expect("a folder of our own") }
     }
 
@@ -170,6 +180,22 @@ impl Host {
         }
         panic!("no machine came up");
     }
+}
+
+/// Where all tests have their templates: boot is paid once for a whole run, and not at all for the next one of the same
+/// build. Those of other builds are removed.
+fn shared_templates() -> &'static Path {
+    static SHARED: OnceLock<PathBuf> = OnceLock::new();
+    SHARED.get_or_init(|| {
+        let templates = Path::new(env!("CARGO_TARGET_TMPDIR")).join("templates");
+        fs::create_dir_all(&templates).expect("the target folder is writable");
+        let host = Host::without_templates();
+        fs::create_dir_all(host.data_root()).expect("our own");
+        symlink(&templates, host.data_root().join("templates")).expect("our own");
+        host.isopod(&["template", "rm", "--unusable"]).expect(0);
+        host.isopod(&["template", "build"]).expect(0);
+        templates
+    })
 }
 
 /// Everything directly in a folder; nothing if it is not there.

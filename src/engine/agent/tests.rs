@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 use super::*;
-use isopod_protocol::message::{Ack, Exited, Hello};
+use isopod_protocol::message::{Ack, Exited, Frozen, Hello, Thawed};
 use isopod_protocol::window::INITIAL;
 use proptest::prelude::*;
 
@@ -9,7 +9,12 @@ fn bytes(says: AgentSays) -> Vec<u8> {
 }
 
 fn hello(version: u32) -> Vec<u8> {
-    bytes(AgentSays::Hello(Hello { version, agent: "0.1".into(), kernel: "6.12\x1b[31m".into() }))
+    bytes(AgentSays::Hello(Hello {
+        version,
+        agent: "0.1".into(),
+        kernel: "6.12\x1b[31m".into(),
+        mailbox: 4096,
+    }))
 }
 
 fn exited(code: Option<i32>, signal: Option<i32>) -> Vec<u8> {
@@ -43,7 +48,10 @@ fn an_honest_agent_gets_to_the_end() {
 
 #[test]
 fn another_version_is_refused() {
-    assert_eq!(says(&mut Conversation::new(false), &hello(2)), Err(Misbehaviour::Version(2)));
+    assert_eq!(
+        says(&mut Conversation::new(false), &hello(VERSION + 1)),
+        Err(Misbehaviour::Version(VERSION + 1))
+    );
 }
 
 #[test]
@@ -52,8 +60,11 @@ fn texts_of_the_guest_are_short_and_plain() {
         version: VERSION,
         agent: "a".repeat(90_000),
         kernel: "6\x1b[31m".into(),
+        mailbox: 0,
     }));
-    let Heard::Hello { agent, kernel } = Conversation::new(false).hear(Frame::Message(&long)).unwrap() else {
+    let Heard::Hello(Greeting { agent, kernel, .. }) =
+        Conversation::new(false).hear(Frame::Message(&long)).unwrap()
+    else {
         panic!("a hello")
     };
     assert_eq!((agent.len(), kernel.as_str()), (MAX_TEXT, "6\u{fffd}[31m"));
@@ -158,4 +169,43 @@ proptest! {
             prop_assert!(held <= INITIAL as usize);
         }
     }
+}
+
+fn frozen(failure: &str, input_kept: u32) -> Vec<u8> {
+    bytes(AgentSays::Frozen(Frozen { failure: failure.into(), input_kept }))
+}
+
+#[test]
+fn a_freeze_is_answered_once_and_nothing_is_said_until_the_thaw() {
+    let mut talk = up(false);
+    assert!(talk.hear(Frame::Message(&frozen("", 0))).is_err(), "nobody has asked");
+    let mut talk_2 = up(false);
+    talk_2.freeze_sent();
+    // Output that was under way still comes.
+    assert!(matches!(talk_2.hear(Frame::Data(StreamId::STDOUT, b"x")), Ok(Heard::Output(..))));
+    assert_eq!(talk_2.hear(Frame::Message(&frozen("", 7))), Ok(Heard::Frozen));
+    assert_eq!(talk_2.stillness(), Stillness::Still);
+    assert!(talk_2.hear(Frame::Data(StreamId::STDOUT, b"x")).is_err());
+    talk_2.thaw_sent();
+    assert_eq!(talk_2.hear(Frame::Message(&bytes(AgentSays::Thawed(Thawed {})))), Ok(Heard::Thawed));
+    assert_eq!(talk_2.stillness(), Stillness::Moving);
+}
+
+#[test]
+fn who_cannot_freeze_says_why_and_goes_on() {
+    let mut talk = up(false);
+    talk.freeze_sent();
+    assert_eq!(talk.hear(Frame::Message(&frozen("busy\x07", 0))), Ok(Heard::Frozen));
+    assert_eq!(talk.stillness(), Stillness::Moving);
+    assert_eq!(talk.take_freeze_failure().as_deref(), Some("busy\u{fffd}"));
+}
+
+#[test]
+fn a_copy_is_met_with_what_was_left_unread() {
+    let mut talk = up(false);
+    talk.freeze_sent();
+    talk.hear(Frame::Message(&frozen("", 1000))).unwrap();
+    let copy = Conversation::thawing(&talk.talk());
+    assert_eq!(copy.input_room(), up(false).input_room() - 1000);
+    assert_eq!((copy.phase(), copy.stillness()), (Phase::Up, Stillness::Thawing));
 }

@@ -9,6 +9,7 @@
 
 use super::conclude::{conclude, exit_code};
 use super::control::Control;
+use super::name::random;
 use super::now;
 use super::prepare::Prepared;
 use super::process;
@@ -173,7 +174,8 @@ fn opening(first: First<'_>, spec: &ContainerSpec, hostname: &str) -> Result<Ope
         First::Thaw(mut portrait) => {
             // The session asks whether this run's input is passed on, not the original's.
             portrait.record.spec.process.stdin = spec.process.stdin;
-            let thaw = Thaw { hostname: hostname.to_owned(), files: etc::files(hostname), ..thaw(true) };
+            let files = etc::identity(hostname, &random());
+            let thaw = Thaw { hostname: hostname.to_owned(), files, ..thaw(true) };
             Ok(Opening::Thaw(portrait, thaw))
         }
     }
@@ -267,5 +269,17 @@ impl Session<'_> {
         {
             self.counted(counters);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_that_no_message_holds_are_refused() {
+        let container = Container { args: vec![vec![b'x'; MAX_MESSAGE]], ..Container::default() };
+        assert_eq!(check_length(&container).unwrap_err().kind(), Kind::Invalid);
+        check_length(&Container::default()).unwrap();
     }
 }

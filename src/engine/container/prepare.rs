@@ -92,3 +92,17 @@ fn seconds(asked: &str) -> Result<u64> {
             .hint(format!("1 to {MAX_START_TIMEOUT}, without a unit"))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_timeout_is_a_number_of_seconds_that_a_clock_can_reach() {
+        assert_eq!(seconds(" 30 ").unwrap(), 30);
+        for bad in ["0", "20s", "-1", "", "18446744073709551615"] {
+            let error = seconds(bad).unwrap_err();
+            assert!(error.kind() == Kind::Invalid && error.to_string().contains(START_TIMEOUT), "{bad}");
+        }
+    }
+}

@@ -10,8 +10,8 @@ use crate::error::{EngineError, Kind, Result};
 use crate::snapshot::{Opened, Snapshots};
 use crate::template::Needed;
 use crate::timings::Mark;
-use isopod_vmm::envelope::Kind as SavedAs;
 use isopod_vmm::envelope::Identity;
+use isopod_vmm::envelope::Kind as SavedAs;
 
 /// What a copy has of its own; everything else is as it was.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

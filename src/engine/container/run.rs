@@ -14,9 +14,9 @@ use super::spec::{ContainerSpec, MachineSpec};
 use super::state::Exit;
 use crate::error::{EngineError, Kind, Result};
 use crate::images::Defaults;
-use crate::{kernel, kvm};
 use crate::template::{Failed, Greeting, Making, Needed, Templates};
 use crate::timings::Mark;
+use crate::{kernel, kvm};
 use std::result::Result as StdResult;
 
 /// How a run ended, and what went wrong beside it.
@@ -109,7 +109,8 @@ pub(crate) fn build_template(
         Ok(_) => templates.key(needed),
         Err(Failed::Host(error)) => Err(error),
         Err(Failed::Guest(ending)) => {
-            let unlikely = |_| Err(EngineError::new(Kind::Guest, "the machine ended before it was a template"));
+            let unlikely =
+                |_| Err(EngineError::new(Kind::Guest, "the machine ended before it was a template"));
             conclude(ending).and_then(unlikely)
         }
     }

@@ -25,6 +25,18 @@ impl Watched for FakeMachine {
     }
 
     fn count(&mut self) {}
+
+    fn pause(&mut self, _mailbox: Option<u64>) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn save(&mut self, _file: &File, _identity: &File) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn resume(&mut self, _bytes: Option<&[u8]>) -> Result<(), Refusal> {
+        Ok(())
+    }
 }
 
 /// The agent's side, blocking.
@@ -77,6 +89,7 @@ impl FakeAgent {
             version: VERSION,
             agent: "a".into(),
             kernel: "k".into(),
+            mailbox: 4096,
         }));
         assert!(matches!(self.hear(), Got::Says(HostSays::Start(_))));
         self.say(AgentSays::Started(Started::default()));
@@ -125,9 +138,10 @@ fn stage(limits: Limits, play: impl FnOnce(FakeAgent) + Send + 'static) -> Stage
             container,
             limits,
             timings: &mut timings,
+            control: None,
         };
         let mut session = Session::new(parts, false);
-        let ending = session.serve(&mut FakeMachine { events: machine_end }, &mut || {});
+        let ending = session.serve(&mut FakeMachine { events: machine_end }, &mut |_| {});
         session.flush();
         ending
     });

@@ -2,6 +2,7 @@
 use super::*;
 use crate::agent::{Misbehaviour, ProcessEnd};
 use std::error::Error;
+use std::time::Duration;
 
 fn code(ending: Ending) -> u8 {
     conclude(ending).map_or_else(|e| exit_code(e.kind()), |exit| exit.code)
@@ -65,20 +66,4 @@ fn deadlines_are_told_with_what_was_waited_for() {
 #[test]
 fn a_start_that_is_broken_off_has_the_signals_code() {
     assert_eq!((code(Ending::Interrupted(2)), code(Ending::Interrupted(15))), (130, 143));
-}
-
-#[test]
-fn arguments_that_no_message_holds_are_refused() {
-    let container = Container { args: vec![vec![b'x'; MAX_MESSAGE]], ..Container::default() };
-    assert_eq!(check_length(&container).unwrap_err().kind(), Kind::Invalid);
-    check_length(&Container::default()).unwrap();
-}
-
-#[test]
-fn a_start_timeout_is_a_number_of_seconds_that_a_clock_can_reach() {
-    assert_eq!(seconds(" 30 ").unwrap(), 30);
-    for bad in ["0", "20s", "-1", "", "18446744073709551615"] {
-        let error = seconds(bad).unwrap_err();
-        assert!(error.kind() == Kind::Invalid && error.to_string().contains(START_TIMEOUT), "{bad}");
-    }
 }
