@@ -5,6 +5,7 @@ use crate::support::{Host, files, finish};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeSet;
 use std::env;
+use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -30,8 +31,8 @@ fn templates(host: &Host) -> Vec<PathBuf> {
 /// What is there that is no template.
 fn litter(host: &Host) -> Vec<PathBuf> {
     let all = files(&host.data_root().join("templates"));
-    let expected =
-        |path: &PathBuf| path.extension().is_some_and(|e| e == "template") || path.ends_with("lock");
+    let known = |e: &OsStr| e == "template" || e == "touched";
+    let expected = |path: &PathBuf| path.extension().is_some_and(known) || path.ends_with("lock");
     all.into_iter().filter(|path| !expected(path)).collect()
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 /// Stopping waits for the agent to come to its mailbox; writing the memory down takes seconds on a slow disk.
 const STOPPING: Duration = Duration::from_secs(60);
 const SAVING: Duration = Duration::from_secs(120);
+const LISTING: Duration = Duration::from_secs(2);
 
 /// Why it was not done.
 #[derive(Debug, PartialEq)]
@@ -37,6 +38,12 @@ pub(crate) fn save(machine: &mut Machine, file: &File, identity: &File) -> Resul
 pub(crate) fn resume(machine: &mut Machine, bytes: Option<&[u8]>) -> Result<(), Refusal> {
     let asked = machine.ask_resume(bytes);
     answer(machine, asked, STOPPING, |event| matches!(event, Event::Resumed))
+}
+
+/// Has it write down which pages of its memory were touched so far.
+pub(crate) fn touched(machine: &mut Machine, list: &File) -> Result<(), Refusal> {
+    let asked = machine.ask_touched(list);
+    answer(machine, asked, LISTING, |event| matches!(event, Event::Touched))
 }
 
 /// Its next event, if there is one by then.

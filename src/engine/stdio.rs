@@ -19,7 +19,7 @@ use crate::container::name::random;
 use crate::machine::{self, Refusal};
 use crate::signals::{self, Insistence, SignalFd};
 use crate::sink::Sink;
-use crate::template::Greeting;
+use crate::template::{Greeting, Learns};
 use crate::terminal::{self, Raw, Streams};
 use crate::timings::{Mark, Timings};
 use isopod_protocol::frame::{MAX_MESSAGE, put_from_host};
@@ -66,6 +66,7 @@ pub(crate) trait Watched {
     fn pause(&mut self, mailbox: Option<u64>) -> Result<(), Refusal>;
     fn save(&mut self, file: &File, identity: &File) -> Result<(), Refusal>;
     fn resume(&mut self, bytes: Option<&[u8]>) -> Result<(), Refusal>;
+    fn touched(&mut self, list: &File) -> Result<(), Refusal>;
 }
 
 impl Watched for Machine {
@@ -91,6 +92,10 @@ impl Watched for Machine {
 
     fn resume(&mut self, bytes: Option<&[u8]>) -> Result<(), Refusal> {
         machine::resume(self, bytes)
+    }
+
+    fn touched(&mut self, list: &File) -> Result<(), Refusal> {
+        machine::touched(self, list)
     }
 }
 
@@ -170,6 +175,8 @@ pub(crate) struct Session<'a> {
     /// How much of what there is to send may be sent while a snapshot is under way.
     barrier: Option<usize>,
     paused: bool,
+    /// Where to write down what this start touched of its template.
+    learns: Option<Learns>,
     /// What others are to be told of.
     told: Vec<Told>,
 }
@@ -216,6 +223,7 @@ impl<'a> Session<'a> {
             snapshot: None,
             barrier: None,
             paused: false,
+            learns: None,
             told: Vec::new(),
         }
     }
@@ -257,6 +265,11 @@ impl<'a> Session<'a> {
     /// From here on the container can be saved.
     pub(crate) fn can_be_saved(&mut self, saving: Saving) {
         self.saving = Some(saving);
+    }
+
+    /// Nobody knows yet what a start from this template touches: this one finds out.
+    pub(crate) fn learn(&mut self, learns: Learns) {
+        self.learns = Some(learns);
     }
 
     /// Serves everybody until it is known how the container ended. `tell` hears of what others want to know.
@@ -308,10 +321,13 @@ impl<'a> Session<'a> {
             return Some(ending);
         }
         let booting = self.conversation.phase() == Phase::Booting;
-        if ready.has(Who::Agent)
-            && let Some(ending) = self.hear_agent()
-        {
-            return Some(ending);
+        let heard = if ready.has(Who::Agent) { self.hear_agent() } else { None };
+        let begun = self.timings.reached(Mark::FirstByte) || matches!(heard, Some(Ending::Exited(_)));
+        if let Some(learns) = self.learns.take_if(|_| begun) {
+            learns.from(machine);
+        }
+        if heard.is_some() {
+            return heard;
         }
         if let Some(ending) = self.go_on_with_snapshot(machine) {
             return Some(ending);
@@ -405,7 +421,7 @@ impl<'a> Session<'a> {
             Event::Running(marks) => self.timings.machine(&marks),
             Event::Counters(counters) => self.timings.counters_at_hello(counters),
             // Nobody has asked for one: whatever it says, it does not change what we know.
-            Event::Paused | Event::Saved | Event::Resumed | Event::Refused { .. } => {}
+            Event::Paused | Event::Saved | Event::Touched | Event::Resumed | Event::Refused { .. } => {}
             Event::Ended(end) => {
                 // The last the agent said may still be on its way to us.
                 let heard = self.hear_agent();

@@ -13,6 +13,7 @@ use crate::mailbox::Mailbox;
 use crate::memory::{self, GuestMemory, MemoryError};
 use crate::raw::{self, Stats};
 use crate::saved::{self, Behind, MachineState, Saved, SavedError};
+use crate::touched;
 use crate::vcpu::Surroundings;
 use isopod_devices::MmioTransport;
 use isopod_devices::fs::Fs;
@@ -52,6 +53,8 @@ pub struct Descriptors {
     pub console: Option<File>,
     /// What the machine is restored from.
     pub saved: Option<File>,
+    /// Which pages of that a start touches.
+    pub touched: Option<File>,
 }
 
 /// The files behind a share: its index, and the data files the index names, in its order.
@@ -110,7 +113,7 @@ pub(crate) struct Still {
 
 pub(crate) fn assemble(config: &MachineConfig, fds: Descriptors) -> Result<Assembled, AssembleError> {
     config.check()?;
-    let Descriptors { kvm, kernel, agent, boot, image, console, saved: file } = fds;
+    let Descriptors { kvm, kernel, agent, boot, image, console, saved: file, touched } = fds;
     let kvm = raw::kvm_from(kvm);
     let file = file.map(Arc::new);
     let saved = file.as_ref().map(|file| saved::open(file, config)).transpose()?;
@@ -118,6 +121,9 @@ pub(crate) fn assemble(config: &MachineConfig, fds: Descriptors) -> Result<Assem
         (Some(file), Some(saved)) => memory::of_file(config.memory_mib, file, saved.envelope.memory_offset)?,
         _ => memory::new(config.memory_mib)?,
     };
+    if let Some(list) = &touched {
+        touched::map(&memory, list);
+    }
     let behind = file.zip(saved.as_ref()).map(|(file, saved)| {
         let Envelope { memory_offset, memory_len, .. } = saved.envelope;
         Behind { file, len: memory_offset + memory_len }

@@ -35,8 +35,8 @@ pub struct Machine {
     reaped: bool,
 }
 
-/// Descriptors that are no layers: KVM, kernel, agent, two indices, console, file.
-const OTHERS: usize = 7;
+/// Descriptors that are no layers: KVM, kernel, agent, two indices, console, file, list.
+const OTHERS: usize = 8;
 
 /// Starts a machine. The descriptors are the machine's from here on; this process keeps none of them.
 pub fn start(config: &MachineConfig, fds: Descriptors) -> Result<Machine, StartError> {
@@ -67,6 +67,7 @@ fn pack(fds: &Descriptors) -> Vec<BorrowedFd<'_>> {
     }
     all.extend(fds.console.as_ref().map(AsFd::as_fd));
     all.extend(fds.saved.as_ref().map(AsFd::as_fd));
+    all.extend(fds.touched.as_ref().map(AsFd::as_fd));
     all
 }
 
@@ -98,6 +99,12 @@ impl Machine {
     /// Has a machine that stands still written into `file`, with the JSON that `identity` holds. The answer is `Saved`.
     pub fn ask_save(&self, file: &File, identity: &File) -> io::Result<()> {
         self.ask(Request::Save, &[file.as_fd(), identity.as_fd()])
+    }
+
+    /// Has it write which pages of its memory were touched so far. The answer is `Touched`.
+    pub fn ask_touched(&self, list: &File) -> io::Result<()> {
+        let pagemap = File::open(format!("/proc/{}/pagemap", self.pid()))?;
+        self.ask(Request::Touched, &[list.as_fd(), pagemap.as_fd()])
     }
 
     /// Has it go on, after `bytes` were put into the agent's mailbox. The answer is `Resumed`.

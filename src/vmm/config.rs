@@ -31,6 +31,8 @@ pub struct MachineConfig {
     pub image_layers: Option<u16>,
     /// Whether it is restored from a file, which comes along, instead of booted.
     pub restored: bool,
+    /// Whether a list of the pages that a start touches comes along, too.
+    pub touched: bool,
 }
 
 /// What the guest needs from us beyond what a processor does.
@@ -83,6 +85,7 @@ mod tests {
             boot_layers: 1,
             image_layers: Some(2),
             restored: false,
+            touched: false,
         }
     }
 

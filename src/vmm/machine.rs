@@ -18,6 +18,7 @@ use crate::crew::{Crew, Ends};
 use crate::envelope::{self, Identity, SealError};
 use crate::mailbox::{self, DeliverError, Mailbox};
 use crate::saved::MachineState;
+use crate::touched::{self, TouchedError};
 use crate::vcpu::MEMORY_GONE;
 use crate::wire::{Counters, End};
 use isopod_devices::virtio::{SaveError, StartError};
@@ -144,6 +145,11 @@ impl Machine {
         let state = postcard::to_stdvec(&state)?;
         envelope::seal(file, identity, &state, &around.memory)?;
         Ok(())
+    }
+
+    /// Writes down which pages of its memory were touched so far.
+    pub(crate) fn record_touched(&self, pagemap: &File, list: &mut File) -> Result<(), TouchedError> {
+        touched::record(&self.still.around.memory, pagemap, list)
     }
 
     pub(crate) fn count(&self) -> Counters {

@@ -121,6 +121,11 @@ fn obey(
             machine.save(&File::from(file), &identity)?;
             Ok(Event::Saved)
         }
+        Request::Touched => {
+            let [list, pagemap] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| "two descriptors are due")?;
+            machine.record_touched(&File::from(pagemap), &mut File::from(list))?;
+            Ok(Event::Touched)
+        }
         Request::Resume { mailbox } => {
             let mut bytes = vec![0; if mailbox { MAX_MESSAGE } else { 0 }];
             if mailbox {
@@ -161,9 +166,9 @@ fn unpack(config: &MachineConfig, fds: Vec<OwnedFd>) -> Option<Descriptors> {
         Some(layers) => Some(share(layers)?),
         None => None,
     };
-    let mut optional = |there: bool| if there { fds.next().map(File::from).map(Some) } else { Some(None) };
-    let (console, saved) = (optional(config.console)?, optional(config.restored)?);
-    Some(Descriptors { kvm, kernel, agent, boot, image, console, saved })
+    let optional = |there: bool| if there { fds.next().map(File::from).map(Some) } else { Some(None) };
+    let [console, saved, touched] = [config.console, config.restored, config.touched].map(optional);
+    Some(Descriptors { kvm, kernel, agent, boot, image, console: console?, saved: saved?, touched: touched? })
 }
 
 fn send(socket: BorrowedFd<'_>, event: &Event) -> io::Result<()> {

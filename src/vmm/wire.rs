@@ -28,6 +28,8 @@ pub enum Request {
     },
     /// Write all there is to know into the first descriptor, under the identity that is in the second, as JSON.
     Save,
+    /// Write which pages were touched so far into the first descriptor; the second is the process's own pagemap.
+    Touched,
     /// Go on; with a mailbox, after what the next packet has was put into it.
     Resume {
         mailbox: bool,
@@ -40,6 +42,7 @@ pub enum Event {
     Counters(Counters),
     Paused,
     Saved,
+    Touched,
     Resumed,
     /// What was asked for was not done, and why. The machine is as before.
     Refused {

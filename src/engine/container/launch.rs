@@ -24,7 +24,7 @@ use crate::images::{Defaults, Images};
 use crate::signals;
 use crate::stdio::still::{Portrait, Saving, Told, thaw};
 use crate::stdio::{Ending, Parts, Session, Watched};
-use crate::template::{Greeting, Templates};
+use crate::template::{Greeting, Learns, Templates};
 use crate::terminal::Streams;
 use crate::timings::{Mark, Timings};
 use isopod_protocol::frame::MAX_MESSAGE;
@@ -59,6 +59,9 @@ pub(crate) struct Source {
     pub(crate) file: File,
     pub(crate) identity: Identity,
     pub(crate) greeting: Greeting,
+    pub(crate) touched: Option<File>,
+    /// There if nobody knows what a start from it touches.
+    pub(crate) learns: Option<Learns>,
 }
 
 /// What the agent is told first.
@@ -86,7 +89,7 @@ pub(crate) struct Launch<'a> {
 
 pub(crate) fn launch(context: Context<'_>, launch: Launch<'_>) -> Result<Finished> {
     let Context { records, streams, timings, .. } = context;
-    let Launch { spec, image, command, prepared, source, first, mut trouble } = launch;
+    let Launch { spec, image, command, prepared, mut source, first, mut trouble } = launch;
     let digest = prepared.image.digest.to_string();
     let record = |id, name| {
         let mut record = new_record(id, name, spec.clone());
@@ -105,6 +108,7 @@ pub(crate) fn launch(context: Context<'_>, launch: Launch<'_>) -> Result<Finishe
         .ok();
 
     let mut session = None;
+    let learns = source.as_mut().and_then(|source| source.learns.take());
     let result = opening(first, &spec, &hostname).and_then(|opening| {
         let limits = prepared.limits;
         let saving = source.as_ref().map(|source| saving_of(source, &owned));
@@ -121,6 +125,7 @@ pub(crate) fn launch(context: Context<'_>, launch: Launch<'_>) -> Result<Finishe
         if let Some(words) = words {
             machine.deliver(&words).map_err(EngineError::io("cannot tell the machine what to start"))?;
         }
+        learns.into_iter().for_each(|learns| session.learn(learns));
         saving.into_iter().for_each(|saving| session.can_be_saved(saving));
         attend(machine, session, &mut owned, records, &mut trouble)
     });
@@ -212,7 +217,9 @@ fn start(prepared: Prepared, source: Option<Source>) -> Result<(Machine, OwnedFd
         boot_layers: layers(prepared.boot.layers.len())?,
         image_layers: Some(layers(prepared.image.layers.len())?),
         restored: source.is_some(),
+        touched: source.as_ref().is_some_and(|source| source.touched.is_some()),
     };
+    let (saved, touched) = source.map(|source| (source.file, source.touched)).unzip();
     let descriptors = MachineDescriptors {
         kvm: prepared.kvm.file.into(),
         kernel: prepared.kernel.file,
@@ -220,7 +227,8 @@ fn start(prepared: Prepared, source: Option<Source>) -> Result<(Machine, OwnedFd
         boot: prepared.boot,
         image: Some(ShareFiles { index: prepared.image.index, layers: prepared.image.layers }),
         console: prepared.console,
-        saved: source.map(|source| source.file),
+        saved,
+        touched: touched.flatten(),
     };
     let machine =
         client::start(&config, descriptors).map_err(|e| EngineError::new(Kind::Io, failed).because(e))?;

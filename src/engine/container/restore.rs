@@ -61,7 +61,13 @@ pub(crate) fn restore(
         image: record.image,
         command: record.command,
         prepared,
-        source: Some(Source { file, identity, greeting: portrait.greeting.clone() }),
+        source: Some(Source {
+            file,
+            identity,
+            greeting: portrait.greeting.clone(),
+            touched: None,
+            learns: None,
+        }),
         first: First::Thaw(Box::new(portrait)),
         trouble: Vec::new(),
     };

@@ -75,7 +75,11 @@ fn template(
     let sealed = templates.ensure(needed, making)?;
     let greeting: Greeting = serde_json::from_value(sealed.envelope.identity.extra.clone())
         .map_err(EngineError::io("a template does not say what its agent said"))?;
-    Ok(Source { file: sealed.file, identity: sealed.envelope.identity, greeting })
+    let (touched, learns) = match templates.touched(needed)? {
+        Ok(list) => (Some(list), None),
+        Err(learns) => (None, Some(learns)),
+    };
+    Ok(Source { file: sealed.file, identity: sealed.envelope.identity, greeting, touched, learns })
 }
 
 /// A guest that cannot become a template cannot run a container; without a template a machine boots.

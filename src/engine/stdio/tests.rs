@@ -37,6 +37,10 @@ impl Watched for FakeMachine {
     fn resume(&mut self, _bytes: Option<&[u8]>) -> Result<(), Refusal> {
         Ok(())
     }
+
+    fn touched(&mut self, _list: &File) -> Result<(), Refusal> {
+        Ok(())
+    }
 }
 
 /// The agent's side, blocking.

@@ -97,6 +97,7 @@ fn start(needed: Needed<'_>, boot: ShareFiles) -> Result<(Machine, UnixStream)> 
         boot_layers: u16::try_from(boot.layers.len()).unwrap_or(u16::MAX),
         image_layers: None,
         restored: false,
+        touched: false,
     };
     let copy = |file: &File| file.try_clone().map_err(EngineError::io(failed));
     let descriptors = MachineDescriptors {
@@ -107,6 +108,7 @@ fn start(needed: Needed<'_>, boot: ShareFiles) -> Result<(Machine, UnixStream)> 
         image: None,
         console: None,
         saved: None,
+        touched: None,
     };
     let machine =
         client::start(&config, descriptors).map_err(|e| EngineError::new(Kind::Io, failed).because(e))?;

@@ -4,11 +4,13 @@
 //! ```text
 //!   templates/lock            held while one is made, so that two who need it make it once
 //!   templates/KEY.template    whole or not there: it is written without a name and linked into place
+//!   templates/KEY.touched     which of its pages a start touches: a hint, written by the first one
 //! ```
 //!
 //! The key is a hash of all that a template depends on: another kernel, agent, processor or size needs another template,
 //! and finds none. `run` makes the one it needs; nobody has to.
 
+mod learn;
 mod make;
 
 use crate::boot::{self, AGENT_HASH};
@@ -24,11 +26,14 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::result::Result as StdResult;
 use std::time::{Duration, UNIX_EPOCH};
 
+pub(crate) use learn::Learns;
 pub(crate) use make::{Failed, identity_file};
 
 const SUFFIX: &str = ".template";
+const TOUCHED: &str = ".touched";
 
 /// The devices of a machine, in the order of their windows: part of what a saved one depends on.
 const DEVICES: [&str; 4] = ["fs boot", "fs image", "vsock", "rng"];
@@ -102,7 +107,7 @@ impl Templates {
         &self,
         needed: Needed<'_>,
         progress: &mut dyn FnMut(Making),
-    ) -> std::result::Result<Sealed, Failed> {
+    ) -> StdResult<Sealed, Failed> {
         let identity = self.identity(needed)?;
         if let Ok(Some(found)) = self.find(&identity) {
             return Ok(found);
@@ -112,7 +117,7 @@ impl Templates {
         match self.find(&identity) {
             Ok(Some(found)) => return Ok(found),
             Ok(None) => {}
-            Err(_) => self.remove_file(&self.path(&key(&identity)))?,
+            Err(_) => self.forget(&key(&identity))?,
         }
         let boot = boot::share(&self.data_root)?;
         let made = Made { folder: &self.folder(), name: &format!("{}{SUFFIX}", key(&identity)) };
@@ -121,6 +126,12 @@ impl Templates {
         progress(Making::Done);
         let missing = || EngineError::new(Kind::Io, "the template that was just made is not there");
         Ok(self.find(&identity)?.ok_or_else(missing)?)
+    }
+
+    /// Which pages a start from this template touches, or who is to find out.
+    pub(crate) fn touched(&self, needed: Needed<'_>) -> Result<StdResult<File, Learns>> {
+        let name = format!("{}{TOUCHED}", self.key(needed)?);
+        Ok(File::open(self.folder().join(&name)).map_err(|_| Learns { folder: self.folder(), name }))
     }
 
     /// What a machine saved here and now is.
@@ -155,7 +166,13 @@ impl Templates {
     pub(crate) fn remove(&self, asked: &str) -> Result<()> {
         let found = self.keys()?.into_iter().find(|key| key == asked);
         let none = || EngineError::new(Kind::NotFound, format!("no template `{}`", asked.escape_debug()));
-        self.remove_file(&self.path(&found.ok_or_else(none)?))
+        self.forget(&found.ok_or_else(none)?)
+    }
+
+    fn forget(&self, key: &str) -> Result<()> {
+        let _ = fs::remove_file(self.folder().join(format!("{key}{TOUCHED}")));
+        let path = self.path(key);
+        fs::remove_file(&path).map_err(EngineError::io(format!("cannot remove {}", path.display())))
     }
 
     fn summary(&self, key: String, host: Option<(&Kernel, &Kvm)>) -> Option<TemplateSummary> {
@@ -191,10 +208,6 @@ impl Templates {
 
     fn find(&self, identity: &Identity) -> Result<Option<Sealed>> {
         sealed::open(&self.path(&key(identity)), &self.run_root, identity)
-    }
-
-    fn remove_file(&self, path: &Path) -> Result<()> {
-        fs::remove_file(path).map_err(EngineError::io(format!("cannot remove {}", path.display())))
     }
 
     fn folder(&self) -> PathBuf {

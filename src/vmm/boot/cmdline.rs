@@ -59,6 +59,7 @@ mod tests {
             boot_layers: 1,
             image_layers: None,
             restored: false,
+            touched: false,
         };
         let line = build(&config, 2, 2_600_000);
         assert!(

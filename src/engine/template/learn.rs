@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a start touches of its template: the first start finds out, the others are spared the page faults.
+
+use crate::stdio::Watched;
+use isopod_sys::unnamed::Unnamed;
+use std::path::PathBuf;
+
+/// Where the list is to be.
+#[derive(Debug)]
+pub(crate) struct Learns {
+    pub(super) folder: PathBuf,
+    pub(super) name: String,
+}
+
+impl Learns {
+    /// From a machine whose container has just begun. To know nothing costs the next start a millisecond, nothing else.
+    pub(crate) fn from(self, machine: &mut dyn Watched) {
+        let Ok(list) = Unnamed::new(&self.folder, 0o600) else { return };
+        if machine.touched(list.file()).is_ok() {
+            let _ = list.link(&self.name);
+        }
+    }
+}
