@@ -12,6 +12,7 @@
 //! The bodies know nothing of the fuzzer: `tests/corpus.rs` replays what is in `corpus/` with plain tests.
 
 mod devices;
+mod envelope;
 mod frames;
 mod fuse;
 mod index;
@@ -26,6 +27,7 @@ pub type Body = fn(&[u8]);
 
 /// All targets; each has its folder in `corpus/`.
 pub const TARGETS: &[(&str, Body)] = &[
+    ("envelope", envelope::files),
     ("frames-from-agent", frames::from_agent),
     ("frames-from-host", frames::from_host),
     ("fuse", fuse::requests),
