@@ -107,7 +107,7 @@ fn figures(isopod: &Path, folder: &Path, reports: &[Report]) -> Result<Vec<Figur
 
 fn one(isopod: &Path, folder: &Path) -> Result<Report> {
     let output = command(isopod, folder)
-        .args(["run", "--rm", "--timings=json", "--entrypoint", "", "demo", "true"])
+        .args(["run", "--rm", "--no-template", "--timings=json", "--entrypoint", "", "demo", "true"])
         .output()
         .context("cannot run isopod")?;
     let text = String::from_utf8_lossy(&output.stderr);

@@ -11,7 +11,7 @@ use std::process::{Child, Stdio};
 /// In MB, while a container sleeps.
 pub(super) fn outside_the_guest(isopod: &Path, folder: &Path) -> Result<f64> {
     let mut child = command(isopod, folder)
-        .args(["run", "--rm", "--entrypoint", "", "demo", "sh", "-c", "echo up; sleep 1000"])
+        .args(["run", "--rm", "--no-template", "--entrypoint", "", "demo", "sh", "-c", "echo up; sleep 1000"])
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot run isopod")?;

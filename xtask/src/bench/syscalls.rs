@@ -16,7 +16,7 @@ pub(super) fn to_first_run(isopod: &Path, folder: &Path) -> Result<Calls> {
     let trace = folder.join("trace");
     let mut command = Command::new("strace");
     command.args(["-f", "-qq", "-s", "0", "-o"]).arg(&trace).arg(isopod);
-    command.args(["run", "--rm", "--entrypoint", "", "demo", "true"]);
+    command.args(["run", "--rm", "--no-template", "--entrypoint", "", "demo", "true"]);
     with_roots(&mut command, folder);
     let status = command.stderr(Stdio::null()).stdout(Stdio::null()).status();
     ensure!(
