@@ -6,6 +6,7 @@ mod host;
 mod isopod;
 mod memory;
 mod peers;
+mod restore;
 mod start;
 mod statistics;
 mod syscalls;
@@ -26,11 +27,14 @@ enum What {
     Boot(boot::Arguments),
     /// A start from a template beside a cold one, crun and runc, in turn
     Start(start::Arguments),
+    /// Time to a restored machine's first KVM_RUN, by the size of its memory
+    Restore(restore::Arguments),
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.what {
         What::Boot(arguments) => boot::run(arguments),
         What::Start(arguments) => start::run(arguments),
+        What::Restore(arguments) => restore::run(arguments),
     }
 }
