@@ -2,14 +2,20 @@
 //! `cargo xtask bench`: what things cost, counted where they can be, each figure beside its target.
 
 mod boot;
+mod host;
+mod idle;
+mod isopod;
 mod memory;
+mod peers;
+mod restore;
+mod start;
+mod statistics;
+mod stats;
 mod syscalls;
+mod table;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Subcommand;
-use std::env;
-use std::path::PathBuf;
-use std::process::Command;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -21,29 +27,19 @@ pub(crate) struct Arguments {
 enum What {
     /// A cold start: time to the first KVM_RUN, guest-kernel instructions to the agent's hello, memory, sizes
     Boot(boot::Arguments),
+    /// A start from a template beside a cold one, crun and runc, in turn
+    Start(start::Arguments),
+    /// Time to a restored machine's first KVM_RUN, by the size of its memory
+    Restore(restore::Arguments),
+    /// What containers cost that do nothing: memory, exits, processor time
+    Idle(idle::Arguments),
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.what {
         What::Boot(arguments) => boot::run(arguments),
+        What::Start(arguments) => start::run(arguments),
+        What::Restore(arguments) => restore::run(arguments),
+        What::Idle(arguments) => idle::run(arguments),
     }
-}
-
-/// The release build of the product, made if need be.
-fn product() -> Result<PathBuf> {
-    let root = super::workspace();
-    let status = Command::new(env!("CARGO"))
-        .args(["build", "--release", "--quiet", "--package", "isopod", "--message-format=short"])
-        .current_dir(&root)
-        .status()
-        .context("cannot run cargo")?;
-    anyhow::ensure!(status.success(), "the release build failed");
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    Ok(target.join("release/isopod"))
-}
-
-/// The middle one of some figures.
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
 }

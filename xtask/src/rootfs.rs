@@ -7,6 +7,7 @@
 mod archive;
 mod layer;
 mod manifest;
+mod unpack;
 
 use crate::say::Progress;
 use crate::workspace;
@@ -15,16 +16,11 @@ use archive::Archive;
 use layer::Layer;
 use manifest::Manifest;
 use std::fs;
+use std::path::Path;
 
 pub(crate) fn run() -> Result<()> {
     let progress = Progress::begin("rootfs: making the demo image");
-    let inputs = workspace().join("rootfs");
-    let manifest = Manifest::read(&inputs.join("demo.toml"))?;
-    let layers: Vec<Layer> = manifest
-        .layers
-        .iter()
-        .map(|layer| Layer::make(layer, &inputs, manifest.time))
-        .collect::<Result<_>>()?;
+    let (manifest, layers) = make()?;
     let bytes = Archive::of(&manifest, &layers)?.into_bytes()?;
 
     let folder = workspace().join("target/rootfs");
@@ -40,4 +36,18 @@ pub(crate) fn run() -> Result<()> {
     fs::rename(&unfinished, &place).with_context(|| format!("cannot put {} in place", place.display()))?;
     progress.done(&format!("{}, {} KiB", place.display(), bytes.len() / 1024));
     Ok(())
+}
+
+/// The files of the demo image in a folder, for those who want one.
+pub(crate) fn unpack(into: &Path) -> Result<()> {
+    let (_, layers) = make()?;
+    layers.iter().try_for_each(|layer| unpack::unpack(&layer.blob.bytes, into))
+}
+
+fn make() -> Result<(Manifest, Vec<Layer>)> {
+    let inputs = workspace().join("rootfs");
+    let manifest = Manifest::read(&inputs.join("demo.toml"))?;
+    let make = |layer| Layer::make(layer, &inputs, manifest.time);
+    let layers = manifest.layers.iter().map(make).collect::<Result<_>>()?;
+    Ok((manifest, layers))
 }

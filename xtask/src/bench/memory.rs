@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the machine's process has for itself: private pages of all mappings but the guest's memory.
 
-use super::boot::command;
+use super::isopod::{Isopod, machine_of};
 use anyhow::{Context, Result};
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
 use std::process::{Child, Stdio};
 
 /// In MB, while a container sleeps.
-pub(super) fn outside_the_guest(isopod: &Path, folder: &Path) -> Result<f64> {
-    let mut child = command(isopod, folder)
-        .args(["run", "--rm", "--entrypoint", "", "demo", "sh", "-c", "echo up; sleep 1000"])
+pub(super) fn outside_the_guest(isopod: &Isopod) -> Result<f64> {
+    let mut child = isopod
+        .command()
+        .args(["run", "--rm", "--no-template", "--entrypoint", "", "demo", "sh", "-c", "echo up; sleep 1000"])
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot run isopod")?;
@@ -25,10 +25,7 @@ fn measure(child: &mut Child) -> Result<f64> {
     let mut line = String::new();
     let out = child.stdout.take().context("no output")?;
     BufReader::new(out).read_line(&mut line).context("the container did not come up")?;
-    let pid = child.id();
-    let children =
-        fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).context("no children to be seen")?;
-    let machine = children.split_whitespace().next().context("there is no machine")?;
+    let machine = machine_of(child.id())?;
     let smaps = fs::read_to_string(format!("/proc/{machine}/smaps")).context("cannot read its mappings")?;
     Ok(private_kib(&smaps) * 1024.0 / 1e6)
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How many system calls are made until the guest runs, by strace.
 
-use super::boot::with_roots;
+use super::boot::COLD;
+use super::isopod::{Isopod, TRUE};
 use anyhow::{Context, Result, ensure};
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 pub(super) struct Calls {
@@ -12,12 +12,12 @@ pub(super) struct Calls {
     pub(super) both: f64,
 }
 
-pub(super) fn to_first_run(isopod: &Path, folder: &Path) -> Result<Calls> {
-    let trace = folder.join("trace");
+pub(super) fn to_first_run(isopod: &Isopod) -> Result<Calls> {
+    let trace = isopod.folder().join("trace");
     let mut command = Command::new("strace");
-    command.args(["-f", "-qq", "-s", "0", "-o"]).arg(&trace).arg(isopod);
-    command.args(["run", "--rm", "--entrypoint", "", "demo", "true"]);
-    with_roots(&mut command, folder);
+    command.args(["-f", "-qq", "-s", "0", "-o"]).arg(&trace).arg(isopod.binary());
+    command.args(["run", "--rm"]).args(COLD).args(TRUE);
+    isopod.with_roots(&mut command);
     let status = command.stderr(Stdio::null()).stdout(Stdio::null()).status();
     ensure!(
         status.context("cannot run strace; it is a Debian package")?.success(),
