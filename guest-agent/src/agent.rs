@@ -6,6 +6,7 @@ use crate::failure::Failure;
 use crate::freezer::{Freezer, renew};
 use crate::life::{Happening, State};
 use crate::link::Link;
+use crate::machine::make_present;
 use crate::start::{Process, start};
 use crate::terminal;
 use isopod_protocol::frame::put_eof;
@@ -121,6 +122,7 @@ impl Agent<'_> {
     /// The machine may be frozen here, and go on in another life: with what the host has put into the mailbox, as if
     /// it had come over the line.
     fn wait_at_mailbox(&mut self) {
+        make_present();
         let bytes = self.mailbox.wait();
         let space = self.link.decoder.space();
         let n = bytes.len().min(space.len());
@@ -361,7 +363,7 @@ impl Agent<'_> {
         if self.link.out.promised().is_some() || !process.outputs.iter().all(|output| output.has_ended()) {
             return Ok(());
         }
-        let status = reap(process)?;
+        let status = look_back(process)?;
         let (code, signal) = (status.exit_status(), status.terminating_signal());
         let may_be_memory = signal == Some(9) || code == Some(137);
         let out_of_memory = may_be_memory && (self.machine.killed_for_memory)();
@@ -380,9 +382,10 @@ enum Watch {
     Output(StreamId),
 }
 
-/// How the container's process ended. Others who were given to this process stay zombies; the machine ends with it.
-fn reap(process: &Process) -> Result<WaitIdStatus, Broken> {
-    let status =
-        waitid(WaitId::PidFd(process.child.pidfd.as_fd()), WaitIdOptions::EXITED).map_err(Broken::Wait)?;
+/// How the container's process ended. It stays a zombie, as others who were given to this process do; the machine ends
+/// with them.
+fn look_back(process: &Process) -> Result<WaitIdStatus, Broken> {
+    let left_there = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    let status = waitid(WaitId::PidFd(process.child.pidfd.as_fd()), left_there).map_err(Broken::Wait)?;
     status.ok_or(Broken::Wait(Errno::CHILD))
 }

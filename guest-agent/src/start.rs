@@ -36,6 +36,8 @@ pub(crate) struct Process {
     pub(crate) input: Input,
     pub(crate) outputs: Vec<Output>,
     pub(crate) terminal: Option<Rc<OwnedFd>>,
+    /// Held so that they are never taken apart: the machine ends before.
+    pub(crate) _mounts: Option<OwnedFd>,
 }
 
 const RUNS: u8 = 0xff;
@@ -75,7 +77,8 @@ pub(crate) fn start(
         None => (input, outputs),
     };
     let started = Started { mounts_us: begun.mounted_us, started_us: micros_since(arrived) };
-    Ok((Process { child, input, outputs, terminal }, started))
+    let mounts = child.mounts().ok();
+    Ok((Process { child, input, outputs, terminal, _mounts: mounts }, started))
 }
 
 /// What became of the child.
