@@ -180,7 +180,7 @@ fn streams(container: &Container) -> Result<(Option<Pipes>, Input, Vec<Output>),
 }
 
 /// Asks by the socket that there is; one of a family that passes no such request on is not the only kind.
-fn raise_loopback(link: BorrowedFd<'_>) -> Result<(), Errno> {
+pub(crate) fn raise_loopback(link: BorrowedFd<'_>) -> Result<(), Errno> {
     let asked = |socket: BorrowedFd<'_>| match loopback_up(socket) {
         Ok(()) => Ok(()),
         Err(error) => Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
@@ -194,6 +194,6 @@ fn raise_loopback(link: BorrowedFd<'_>) -> Result<(), Errno> {
     }
 }
 
-fn micros_since(then: Instant) -> u64 {
+pub(crate) fn micros_since(then: Instant) -> u64 {
     u64::try_from(then.elapsed().as_micros()).unwrap_or(u64::MAX)
 }

@@ -16,6 +16,7 @@ use std::ptr;
 
 pub mod machine;
 pub mod program;
+pub mod standby;
 
 /// What a child has of its own.
 #[derive(Debug, Clone, Copy)]
