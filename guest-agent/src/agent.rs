@@ -6,6 +6,8 @@ use crate::failure::Failure;
 use crate::freezer::{Freezer, renew};
 use crate::life::{Happening, State};
 use crate::link::Link;
+use crate::machine::{make_present, report};
+use crate::prepared::Prepared;
 use crate::start::{Process, start};
 use crate::terminal;
 use isopod_protocol::frame::put_eof;
@@ -35,6 +37,8 @@ pub enum Broken {
     /// A frame that no host would send now.
     Protocol(&'static str),
     Wait(Errno),
+    /// What stood by would not go away.
+    Prepared(io::Error),
     /// The machine may be a copy, and could not be made another one.
     Renew(String),
 }
@@ -47,6 +51,7 @@ impl fmt::Display for Broken {
             Self::Frame(error) => write!(f, "the host sent {error}"),
             Self::Protocol(what) => write!(f, "the host broke the protocol: {what}"),
             Self::Renew(failure) => write!(f, "cannot go on as another machine: {failure}"),
+            Self::Prepared(error) => write!(f, "cannot get rid of what was prepared: {error}"),
             Self::Wait(error) => write!(f, "cannot wait for the container's process: {error}"),
         }
     }
@@ -68,14 +73,11 @@ pub fn run(socket: OwnedFd, machine: &Machine, one: OneThread) -> Result<(), Bro
         process: None,
         unheard: false,
         mailbox: Mailbox::take().ok_or(Broken::Protocol("a second agent"))?,
-        freezer: machine.template.then(Freezer::prepare),
+        freezer: None,
+        prepared: None,
     };
     agent.greet();
     agent.flush()?;
-    if machine.template {
-        agent.wait_at_mailbox();
-        agent.listen()?;
-    }
     // There is nothing else to wait for, so no poll is needed.
     while agent.state == State::Connected {
         if !agent.link.receive(RecvFlags::empty()).map_err(Broken::Line)? {
@@ -97,8 +99,9 @@ struct Agent<'a> {
     /// Frames that have come are waiting for room for their answers.
     unheard: bool,
     mailbox: Mailbox,
-    /// There from the template on; otherwise the container cannot be frozen.
+    /// There from Prepare on; otherwise the container cannot be frozen.
     freezer: Option<Result<Freezer, Failure>>,
+    prepared: Option<Prepared>,
 }
 
 /// What `poll` has found.
@@ -121,6 +124,7 @@ impl Agent<'_> {
     /// The machine may be frozen here, and go on in another life: with what the host has put into the mailbox, as if
     /// it had come over the line.
     fn wait_at_mailbox(&mut self) {
+        make_present();
         let bytes = self.mailbox.wait();
         let space = self.link.decoder.space();
         let n = bytes.len().min(space.len());
@@ -267,7 +271,8 @@ impl Agent<'_> {
 
     fn obey(&mut self, says: HostSays) -> Result<(), Broken> {
         match says {
-            HostSays::Start(container) => return self.start(&container),
+            HostSays::Prepare(likely) => return self.prepare(*likely),
+            HostSays::Start(container) => return self.start(container),
             _ if !self.state.has_container() => {
                 return Err(Broken::Protocol("a message before there was a container"));
             }
@@ -325,9 +330,31 @@ impl Agent<'_> {
         Ok(())
     }
 
-    fn start(&mut self, container: &Container) -> Result<(), Broken> {
+    /// Does what can be done before it is known who is to be started.
+    fn prepare(&mut self, likely: Container) -> Result<(), Broken> {
+        if self.state != State::Connected || self.freezer.is_some() {
+            return Err(Broken::Protocol("a preparation out of turn"));
+        }
+        self.freezer = Some(Freezer::prepare());
+        match Prepared::make(likely, self.machine, self.link.as_fd(), &mut self.one) {
+            Ok(prepared) => self.prepared = Some(prepared),
+            // Then it will be done later, and if it fails again the host is told.
+            Err(failure) => report(&failure.message),
+        }
+        self.wait_at_mailbox();
+        Ok(())
+    }
+
+    fn start(&mut self, container: Box<Container>) -> Result<(), Broken> {
         self.happen(Happening::Start)?;
-        match start(container, self.machine, self.link.as_fd(), &mut self.one) {
+        let begun = match self.prepared.take() {
+            Some(prepared) if prepared.suits(&container) => prepared.go(container),
+            prepared => {
+                prepared.map_or(Ok(()), Prepared::dismiss).map_err(Broken::Prepared)?;
+                start(&container, self.machine, self.link.as_fd(), &mut self.one)
+            }
+        };
+        match begun {
             Ok((process, started)) => {
                 self.process = Some(process);
                 self.link.out.say(AgentSays::Started(started));
@@ -361,7 +388,7 @@ impl Agent<'_> {
         if self.link.out.promised().is_some() || !process.outputs.iter().all(|output| output.has_ended()) {
             return Ok(());
         }
-        let status = reap(process)?;
+        let status = look_back(process)?;
         let (code, signal) = (status.exit_status(), status.terminating_signal());
         let may_be_memory = signal == Some(9) || code == Some(137);
         let out_of_memory = may_be_memory && (self.machine.killed_for_memory)();
@@ -380,9 +407,10 @@ enum Watch {
     Output(StreamId),
 }
 
-/// How the container's process ended. Others who were given to this process stay zombies; the machine ends with it.
-fn reap(process: &Process) -> Result<WaitIdStatus, Broken> {
-    let status =
-        waitid(WaitId::PidFd(process.child.pidfd.as_fd()), WaitIdOptions::EXITED).map_err(Broken::Wait)?;
+/// How the container's process ended. It stays a zombie, as others who were given to this process do; the machine ends
+/// with them.
+fn look_back(process: &Process) -> Result<WaitIdStatus, Broken> {
+    let left_there = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    let status = waitid(WaitId::PidFd(process.child.pidfd.as_fd()), left_there).map_err(Broken::Wait)?;
     status.ok_or(Broken::Wait(Errno::CHILD))
 }

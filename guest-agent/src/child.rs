@@ -125,7 +125,7 @@ pub(crate) fn take_streams(plan: Plan<'_>, settled: &Settled) -> Result<(), Fail
 }
 
 /// Makes these the descriptors 0, 1 and 2, which may be others of ours until then. Exec closes what they were made from.
-fn take(streams: [&OwnedFd; 3]) -> Result<(), Errno> {
+pub(crate) fn take(streams: [&OwnedFd; 3]) -> Result<(), Errno> {
     let mut moved = [None, None, None];
     for (place, stream) in moved.iter_mut().zip(streams) {
         if stream.as_raw_fd() < 3 {

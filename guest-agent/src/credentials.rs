@@ -17,17 +17,29 @@ use rustix::thread::{
     set_thread_res_gid, set_thread_res_uid,
 };
 
-/// Limits, bounding set, ids. After this the process has no more rights than the container is given.
+/// Limits, filter, bounding set, ids. After this the process has no more rights than the container is given.
 pub(crate) fn confine(container: &Container, identity: &Identity) -> Result<(), Failure> {
+    if !container.no_new_privileges {
+        narrow(container)?;
+    } else {
+        bound(container.capabilities).doing("drop", "capabilities")?;
+    }
+    become_user(container, identity)
+}
+
+/// What there is to be confined by that has nothing to do with who it is: the filter, which without no_new_privs takes
+/// CAP_SYS_ADMIN, and the bounding set, which takes effect with the program.
+pub(crate) fn narrow(container: &Container) -> Result<(), Failure> {
+    filter(container)?;
+    bound(container.capabilities).doing("drop", "capabilities")
+}
+
+/// Limits and ids.
+pub(crate) fn become_user(container: &Container, identity: &Identity) -> Result<(), Failure> {
     for limit in &container.rlimits {
         set_limit(limit.resource, limit.soft, limit.hard)
             .doing("limit resource", limit.resource.to_string())?;
     }
-    if !container.no_new_privileges {
-        // Without no_new_privs it takes CAP_SYS_ADMIN, which is still there.
-        filter(container)?;
-    }
-    bound(container.capabilities).doing("drop", "capabilities")?;
     let groups: Vec<Gid> = identity.groups.iter().map(|&gid| Gid::from_raw(gid)).collect();
     set_thread_groups(&groups).doing("set", "groups")?;
     if identity.gid != 0 {
@@ -44,10 +56,14 @@ pub(crate) fn confine(container: &Container, identity: &Identity) -> Result<(), 
 /// What confines even `execve`, last.
 pub(crate) fn seal(container: &Container) -> Result<(), Failure> {
     if container.no_new_privileges {
-        set_no_new_privs(true).doing("set", "no_new_privs")?;
+        forgo_privileges()?;
         filter(container)?;
     }
     Ok(())
+}
+
+pub(crate) fn forgo_privileges() -> Result<(), Failure> {
+    set_no_new_privs(true).doing("set", "no_new_privs")
 }
 
 /// For a process that goes on without an exec: takes away now what exec would.

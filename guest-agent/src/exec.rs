@@ -32,7 +32,8 @@ impl Command {
         }
         let path = variable(&env, b"PATH").unwrap_or(PATH);
         Ok(Self {
-            candidates: strings(candidates(program, path)).doing("execute", program)?,
+            candidates: strings(candidates(program, path, container.folders_without))
+                .doing("execute", program)?,
             name: String::from_utf8_lossy(program).into_owned(),
             args: Strings::new(strings(container.args.clone()).doing("pass on", "the arguments")?),
             env: Strings::new(strings(env).doing("pass on", "the environment")?),
@@ -71,12 +72,14 @@ fn refused(program: &str, error: &io::Error) -> Failure {
     Failure::new(kind, format!("cannot execute {program}: {error}"))
 }
 
-/// Where to look for a program, as execvp does; folders of PATH that are not absolute are passed over.
-fn candidates(program: &[u8], path: &[u8]) -> Vec<Vec<u8>> {
+/// Where to look for a program, as execvp does; folders of PATH that are not absolute are passed over, and so are the
+/// first `without`, which the host knows to lack it.
+fn candidates(program: &[u8], path: &[u8], without: u32) -> Vec<Vec<u8>> {
     if program.contains(&b'/') {
         return vec![program.to_vec()];
     }
-    let folders = path.split(|&b| b == b':').filter(|folder| folder.starts_with(b"/"));
+    let without = usize::try_from(without).unwrap_or(0);
+    let folders = path.split(|&b| b == b':').skip(without).filter(|folder| folder.starts_with(b"/"));
     folders.map(|folder| [folder, b"/", program].concat()).collect()
 }
 
@@ -94,13 +97,13 @@ mod tests {
 
     #[test]
     fn a_name_is_looked_for_in_each_folder_of_the_path() {
-        let found = candidates(b"sh", b"/a:relative::/b");
+        let found = candidates(b"sh", b"/a:relative::/b", 0);
         assert_eq!(found, [b"/a/sh".to_vec(), b"/b/sh".to_vec()]);
     }
 
     #[test]
     fn a_path_is_taken_as_it_is() {
-        assert_eq!(candidates(b"./sh", b"/a:/b"), [b"./sh".to_vec()]);
+        assert_eq!(candidates(b"./sh", b"/a:/b", 1), [b"./sh".to_vec()]);
     }
 
     #[test]

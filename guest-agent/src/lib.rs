@@ -5,7 +5,7 @@
 //!   Connected ──Start──► Starting ──process runs──► Running ──process ends──► Draining ──streams at their end──► Done
 //!   (hello sent)            └────────────────────────── it could not ──────────────────────────────────────────►──┘
 //!       ▲                                             │ ▲
-//!       └─ at the mailbox, if a template              └─┘ Freeze, at the mailbox, Thaw
+//!       └─ Prepare, at the mailbox                    └─┘ Freeze, at the mailbox, Thaw
 //!            in every state: the host hangs up ──► the machine is switched off;  the host talks nonsense ──► likewise
 //! ```
 //!
@@ -34,6 +34,7 @@ mod life;
 mod link;
 pub mod machine;
 mod places;
+mod prepared;
 mod root;
 mod start;
 mod streams;
@@ -50,6 +51,4 @@ pub struct Machine {
     pub image: FileSystem,
     /// Whether the kernel has killed for want of memory since the container began.
     pub killed_for_memory: fn() -> bool,
-    /// Whether this is to be a template: then Start is waited for at the mailbox.
-    pub template: bool,
 }

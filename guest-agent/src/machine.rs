@@ -3,11 +3,18 @@
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mknodat, open};
 use rustix::io::{Errno, read, write};
+use rustix::mm::{MlockAllFlags, mlockall, munlockall};
 use rustix::mount::{MountFlags, mount};
 use rustix::process::getpid;
 use rustix::system::{RebootCommand, reboot};
+use std::hint::black_box;
 use std::os::fd::OwnedFd;
 use std::process;
+use std::time::Instant;
+
+/// More than the agent uses on the way from its mailbox to the container's first byte.
+const STACK_TO_COME: usize = 32 * 1024;
+const HEAP_TO_COME: usize = 64 * 1024;
 
 /// Puts a line into the kernel's log, which the host shows with `--console` and after a panic.
 pub fn report(text: &str) {
@@ -35,6 +42,17 @@ fn device(path: &str, minor: u32, flags: OFlags) -> Result<OwnedFd, Errno> {
 /// The agent's /proc is empty, too.
 pub(crate) fn mount_proc() {
     let _ = mount("proc", "/proc", "proc", MountFlags::empty(), None);
+}
+
+/// Makes all memory of this process its own and present, and some to grow into: who goes on from here after a freeze
+/// meets no page fault on the way.
+pub(crate) fn make_present() {
+    let _ = black_box([1_u8; STACK_TO_COME]);
+    drop(black_box(vec![1_u8; HEAP_TO_COME]));
+    black_box(Instant::now());
+    if mlockall(MlockAllFlags::CURRENT).is_ok() {
+        let _ = munlockall();
+    }
 }
 
 /// Whether the kernel has killed a process for want of memory since the machine began. No group has to be made and

@@ -17,7 +17,7 @@ use std::panic;
 /// The C library's `main`.
 // SAFETY: the name is the one that the C library calls, with these arguments, and nothing else here has it.
 #[unsafe(no_mangle)]
-pub extern "C" fn main(argc: c_int, _argv: *const *const c_char) -> c_int {
+pub extern "C" fn main(_argc: c_int, _argv: *const *const c_char) -> c_int {
     panic::set_hook(Box::new(|info| machine::report(&info.to_string())));
     // SAFETY: this process has just begun and starts no thread, this is the only such value, and what the library runs in
     // children is shallow: its deepest frames are the file system calls.
@@ -25,8 +25,6 @@ pub extern "C" fn main(argc: c_int, _argv: *const *const c_char) -> c_int {
     let guest = Machine {
         image: FileSystem { source: c"image", kind: c"virtiofs", flags: MountFlags::RDONLY },
         killed_for_memory: machine::killed_for_memory,
-        // The one argument the host's command line can give.
-        template: argc > 1,
     };
     let ended = vsock::connect(vsock::HOST, AGENT_PORT)
         .map_err(guest_agent::Broken::Connect)

@@ -14,17 +14,18 @@
 
 use crate::failure::{Doing, Failure};
 use crate::places::{with_file, with_folder};
-use isopod_protocol::message::{Container, EtcFile, Tmpfs};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, Timespec, Timestamps};
-use rustix::fs::{chown, mkdir, open, stat, utimensat};
+use isopod_protocol::message::{Container, EtcFile, Folder, ImageFolders, Tmpfs};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{chown, fchmod, fchown, futimens, mkdir, open, openat, setxattr, stat, utimensat};
 use rustix::io::{Errno, write};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, unmount};
 use rustix::process::{Gid, Uid, chdir, chroot, pivot_root, umask};
 use std::ffi::{CStr, CString};
 use std::mem::forget;
+use std::os::fd::OwnedFd;
 
 /// Something to mount.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct FileSystem {
     pub source: &'static CStr,
     /// Empty if `source` is a path and `flags` say what to do with it.
@@ -34,20 +35,89 @@ pub struct FileSystem {
 
 const IMAGE: &str = "/image";
 const WRITABLE: &str = "/rw";
+const ETC: &str = "upper/etc";
 
 /// Mounts the image and the overlay. Afterwards the working directory is `WRITABLE` and the umask is 0.
 pub(crate) fn lay(image: &FileSystem) -> Result<(), Failure> {
+    lay_image(image)?;
+    // The overlay's root has the upper folder's attributes: they must be those of the image's.
+    let below = stat(IMAGE).doing("look at", "the image's root")?;
+    make_upper(&below).doing("make", "the writable layer")?;
+    lay_overlay()
+}
+
+fn lay_image(image: &FileSystem) -> Result<(), Failure> {
     mount(image.source, IMAGE, image.kind, image.flags, None).doing("mount", "the image")?;
     mount("tmpfs", WRITABLE, "tmpfs", MountFlags::NOSUID, c"mode=755").doing("mount", WRITABLE)?;
     chdir(WRITABLE).doing("enter", WRITABLE)?;
     umask(Mode::empty());
-    // The overlay's root has the upper folder's attributes: they must be those of the image's.
-    let below = stat(IMAGE).doing("look at", "the image's root")?;
-    make_upper(&below).doing("make", "the writable layer")?;
+    Ok(())
+}
+
+fn lay_overlay() -> Result<(), Failure> {
     mkdir("work", Mode::RWXU).doing("make", "the overlay's work folder")?;
     let layers =
         c"lowerdir=/image,upperdir=upper,workdir=work,redirect_dir=on,index=off,metacopy=off,xino=off";
     mount("overlay", IMAGE, "overlay", MountFlags::empty(), layers).doing("mount", "the overlay")
+}
+
+/// What lies in the upper layer of a root that was laid before there was an image.
+#[derive(Debug)]
+pub(crate) struct Upper {
+    etc: OwnedFd,
+    /// In the order of the container's.
+    files: Vec<OwnedFd>,
+}
+
+/// As `lay`, without looking at the image: what will be mounted on hides what the image has there, and the small files are
+/// in /etc already, empty.
+pub(crate) fn lay_blind(image: &FileSystem, files: &[EtcFile]) -> Result<Upper, Failure> {
+    lay_image(image)?;
+    let folder = Mode::from_raw_mode(0o755);
+    for path in ["upper", "upper/dev", "upper/proc", "upper/sys", ETC] {
+        mkdir(path, folder).doing("make", path)?;
+    }
+    for path in ["upper/dev", "upper/proc", "upper/sys"] {
+        setxattr(path, "trusted.overlay.opaque", b"y", XattrFlags::empty()).doing("set apart", path)?;
+    }
+    let etc = open(ETC, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let etc = etc.doing("open", ETC)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let make = |file: &EtcFile| {
+        let name = file.path.strip_prefix("/etc/").filter(|name| !name.contains('/'));
+        let name = name.ok_or_else(|| Failure::setup(format!("{} is not in /etc", file.path)))?;
+        openat(&etc, name, flags, Mode::from_raw_mode(0o644)).doing("make", &file.path)
+    };
+    let files = files.iter().map(make).collect::<Result<_, _>>()?;
+    lay_overlay()?;
+    Ok(Upper { etc, files })
+}
+
+impl Upper {
+    /// Makes the root that of this container, whose `image` says what the upper layer hides.
+    pub(crate) fn dress(&self, container: &Container) -> Result<(), Failure> {
+        for (copy, file) in self.files.iter().zip(&container.files) {
+            put_content(copy, &file.content).doing("write", &file.path)?;
+        }
+        let Some(ImageFolders { root, etc }) = &container.image else {
+            return Ok(());
+        };
+        let new_root = open("/", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        dress_folder(&new_root.doing("open", "/")?, root).doing("dress", "/")?;
+        dress_folder(&self.etc, etc).doing("dress", "/etc")
+    }
+}
+
+/// Makes of a folder of root's, 0755, what it is in the image.
+fn dress_folder(folder: &OwnedFd, like: &Folder) -> Result<(), Errno> {
+    if (like.uid, like.gid) != (0, 0) {
+        fchown(folder, Some(Uid::from_raw(like.uid)), Some(Gid::from_raw(like.gid)))?;
+    }
+    if like.mode != 0o755 {
+        fchmod(folder, Mode::from_raw_mode(like.mode & 0o7777))?;
+    }
+    let time = Timespec { tv_sec: like.modified_s, tv_nsec: like.modified_ns.into() };
+    futimens(folder, &Timestamps { last_access: time, last_modification: time })
 }
 
 fn make_upper(below: &Stat) -> Result<(), Errno> {
@@ -95,13 +165,17 @@ pub(crate) fn put_files(files: &[EtcFile]) -> Result<(), Failure> {
 fn put_file(source: &str, path: &str, content: &[u8]) -> Result<(), Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
     let copy = open(source, flags, Mode::from_raw_mode(0o644))?;
-    let mut rest = content;
-    while !rest.is_empty() {
-        rest = &rest[write(&copy, rest)?..];
-    }
+    put_content(&copy, content)?;
     // Exec closes it: one system call less.
     forget(copy);
     with_file(path.as_bytes(), || mount_bind(source, path))
+}
+
+fn put_content(file: &OwnedFd, mut rest: &[u8]) -> Result<(), Errno> {
+    while !rest.is_empty() {
+        rest = &rest[write(file, rest)?..];
+    }
+    Ok(())
 }
 
 /// The kernel's own file systems. Devices are elsewhere, `/proc` comes last: its magic links lead anywhere.

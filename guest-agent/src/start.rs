@@ -36,6 +36,8 @@ pub(crate) struct Process {
     pub(crate) input: Input,
     pub(crate) outputs: Vec<Output>,
     pub(crate) terminal: Option<Rc<OwnedFd>>,
+    /// Held so that they are never taken apart: the machine ends before.
+    pub(crate) _mounts: Option<OwnedFd>,
 }
 
 const RUNS: u8 = 0xff;
@@ -75,7 +77,8 @@ pub(crate) fn start(
         None => (input, outputs),
     };
     let started = Started { mounts_us: begun.mounted_us, started_us: micros_since(arrived) };
-    Ok((Process { child, input, outputs, terminal }, started))
+    let mounts = child.mounts().ok();
+    Ok((Process { child, input, outputs, terminal, _mounts: mounts }, started))
 }
 
 /// What became of the child.
@@ -177,7 +180,7 @@ fn streams(container: &Container) -> Result<(Option<Pipes>, Input, Vec<Output>),
 }
 
 /// Asks by the socket that there is; one of a family that passes no such request on is not the only kind.
-fn raise_loopback(link: BorrowedFd<'_>) -> Result<(), Errno> {
+pub(crate) fn raise_loopback(link: BorrowedFd<'_>) -> Result<(), Errno> {
     let asked = |socket: BorrowedFd<'_>| match loopback_up(socket) {
         Ok(()) => Ok(()),
         Err(error) => Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
@@ -191,6 +194,6 @@ fn raise_loopback(link: BorrowedFd<'_>) -> Result<(), Errno> {
     }
 }
 
-fn micros_since(then: Instant) -> u64 {
+pub(crate) fn micros_since(then: Instant) -> u64 {
     u64::try_from(then.elapsed().as_micros()).unwrap_or(u64::MAX)
 }

@@ -65,6 +65,7 @@ pub trait FileSystem: Debug + Send {
 
     fn seek(&self, node: u64, offset: u64, to: Seek) -> Result<u64, Errno>;
 
+    /// `NOSYS` if no file has any: then nobody asks again.
     fn xattr(&self, node: u64, name: &[u8]) -> Result<&[u8], Errno>;
 
     /// Calls `each` with the name of every extended attribute.

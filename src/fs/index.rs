@@ -199,6 +199,9 @@ impl<B: AsRef<[u8]> + Send> FileSystem for IndexServer<B> {
 
     fn xattr(&self, node: u64, name: &[u8]) -> Result<&[u8], Errno> {
         let inode = self.inode(node)?;
+        if !self.index.has_xattrs() {
+            return Err(Errno::NOSYS);
+        }
         self.index.xattr(inode.ino, name).ok_or(Errno::NODATA)
     }
 

@@ -12,7 +12,7 @@
 //!
 //! What is asked of the guest's kernel aims at few requests and few of its instructions: names, attributes, link targets
 //! and the absence of a name are good for ever; OPEN, OPENDIR and FLUSH are answered ENOSYS, after which it does not send
-//! them; READDIRPLUS where a listing is followed by look-ups (`AUTO`), so that a plain listing does not make an
+//! them, as is GETXATTR where no file has an attribute; READDIRPLUS where a listing is followed by look-ups (`AUTO`), so that a plain listing does not make an
 //! inode of each name.
 
 use crate::abi::{self, DIRENT_LEN, ENTRY_LEN, OUT_HEADER_LEN, Put, fopen, init};
@@ -29,6 +29,9 @@ pub const MAX_REQUEST: usize = 4096;
 
 /// Pages of one READ: 1 MiB, or what the request queue has descriptors for.
 const MAX_PAGES: u16 = 256;
+/// What the kernel reads around a page fault, at most. Every page of it costs the kernel some 700 instructions, used or
+/// not, and every request some 10 000.
+const READAHEAD: u32 = 64 * 1024;
 /// Reads under way at once before the guest's kernel queues them itself.
 const MAX_BACKGROUND: u16 = 64;
 const CONGESTION: u16 = 48;
@@ -169,7 +172,7 @@ impl Server {
         let agreed = kernel.flags & WANTED;
         let out = out
             .u32(abi::VERSION_MINOR.min(kernel.minor))
-            .u32(kernel.readahead)
+            .u32(kernel.readahead.min(READAHEAD))
             .u32(agreed)
             .u16(MAX_BACKGROUND)
             .u16(CONGESTION)

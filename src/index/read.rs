@@ -188,6 +188,11 @@ impl<B: AsRef<[u8]>> Index<B> {
         self.xattrs(ino).find(|(have, _)| *have == name).map(|(_, value)| value)
     }
 
+    /// Whether any file has an extended attribute.
+    pub fn has_xattrs(&self) -> bool {
+        !self.header.xattrs.is_empty()
+    }
+
     /// Names and values, sorted by name.
     pub fn xattrs(&self, ino: Ino) -> Xattrs<'_> {
         self.view().xattrs(ino)

@@ -4,6 +4,7 @@
 //! ```text
 //!    agent                         host
 //!      │── Hello ─────────────────►│   once, first
+//!      │◄────────────── Prepare ───│   at most once; the agent goes to its mailbox, where it finds Start
 //!      │◄──────────────── Start ───│   once
 //!      │── Started | Failed ──────►│
 //!      │◄─ Signal, Resize ─────────│   any number; Signal is answered by Ack
@@ -18,7 +19,7 @@ use prost::{Enumeration, Message, Oneof};
 
 #[derive(Clone, PartialEq, Message)]
 pub struct FromHost {
-    #[prost(oneof = "HostSays", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "HostSays", tags = "1, 2, 3, 4, 5, 6")]
     pub says: Option<HostSays>,
 }
 
@@ -35,9 +36,15 @@ pub enum HostSays {
     Freeze(Freeze),
     #[prost(message, tag = "5")]
     Thaw(Thaw),
+    /// What the container will probably be: do all that can be done for such a one, and wait at the mailbox.
+    #[prost(message, boxed, tag = "6")]
+    Prepare(Box<Container>),
 }
 
 impl FromHost {
+    pub fn prepare(likely: Container) -> Self {
+        Self { says: Some(HostSays::Prepare(Box::new(likely))) }
+    }
     pub fn start(container: Container) -> Self {
         Self { says: Some(HostSays::Start(Box::new(container))) }
     }
@@ -142,6 +149,53 @@ pub struct Container {
     /// Fresh entropy from the host, for the guest's pool.
     #[prost(bytes = "vec", tag = "19")]
     pub entropy: Vec<u8>,
+    /// What the image's root and its /etc are, if neither is in the way of what lies above them: /etc is a folder without
+    /// extended attributes or not there, and none of `files` is a link or a folder in it.
+    #[prost(message, optional, tag = "20")]
+    pub image: Option<ImageFolders>,
+    /// What `user` is in the image, if the host knows.
+    #[prost(message, optional, tag = "21")]
+    pub identity: Option<Identity>,
+    /// This many of PATH's folders, from its front, certainly lack the program.
+    #[prost(uint32, tag = "22")]
+    pub folders_without: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ImageFolders {
+    #[prost(message, required, tag = "1")]
+    pub root: Folder,
+    #[prost(message, required, tag = "2")]
+    pub etc: Folder,
+}
+
+/// What `stat` says of a folder.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct Folder {
+    #[prost(uint32, tag = "1")]
+    pub mode: u32,
+    #[prost(uint32, tag = "2")]
+    pub uid: u32,
+    #[prost(uint32, tag = "3")]
+    pub gid: u32,
+    #[prost(int64, tag = "4")]
+    pub modified_s: i64,
+    #[prost(uint32, tag = "5")]
+    pub modified_ns: u32,
+}
+
+/// Ids, and the home folder that goes with them.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Identity {
+    #[prost(uint32, tag = "1")]
+    pub uid: u32,
+    #[prost(uint32, tag = "2")]
+    pub gid: u32,
+    /// All groups, `gid` among them.
+    #[prost(uint32, repeated, tag = "3")]
+    pub groups: Vec<u32>,
+    #[prost(bytes = "vec", tag = "4")]
+    pub home: Vec<u8>,
 }
 
 /// A small file bound over one in the container's /etc.

@@ -16,6 +16,7 @@ use std::ptr;
 
 pub mod machine;
 pub mod program;
+pub mod standby;
 
 /// What a child has of its own.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +51,19 @@ impl Child {
     pub fn wait(&self) -> io::Result<WaitIdStatus> {
         let ended = || waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
         Ok(retry_on_intr(ended)?.ok_or(io::ErrorKind::NotFound)?)
+    }
+
+    /// Its mounts, as something to hold on to: while somebody does, its end does not have to take them apart.
+    pub fn mounts(&self) -> io::Result<OwnedFd> {
+        // `_IO(0xFF, 3)`, linux/pidfd.h.
+        const PIDFD_GET_MNT_NAMESPACE: libc::Ioctl = 0xff03;
+        // SAFETY: this request has no argument; 0 is what the kernel wants to see in its place.
+        let fd = unsafe { libc::ioctl(self.pidfd.as_raw_fd(), PIDFD_GET_MNT_NAMESPACE, 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a new descriptor that nobody else owns.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
     /// Ends it, whatever it is doing; one that has ended already stays as it is.

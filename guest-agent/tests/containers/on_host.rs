@@ -43,7 +43,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     let machine = Machine {
         image: FileSystem { source: c"/source", kind: c"", flags: MountFlags::BIND },
         killed_for_memory: || false,
-        template: false,
     };
     one.close_all_but(stdin().as_fd())?;
     // What is ignored stays so for those who are executed: SIGPIPE by Rust's runtime, SIGINT and SIGQUIT by a shell that

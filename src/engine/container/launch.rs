@@ -7,6 +7,7 @@
 //!                                     record: Starting, Running, Paused ────────────────┴► Exited, or gone
 //! ```
 
+use super::beneath;
 use super::conclude::{conclude, exit_code};
 use super::control::Control;
 use super::name::random;
@@ -109,7 +110,10 @@ pub(crate) fn launch(context: Context<'_>, launch: Launch<'_>) -> Result<Finishe
 
     let mut session = None;
     let learns = source.as_mut().and_then(|source| source.learns.take());
-    let result = opening(first, &spec, &hostname).and_then(|opening| {
+    let result = opening(first, &spec, &hostname).and_then(|mut opening| {
+        if let Opening::Start(container) = &mut opening {
+            beneath::describe(container, &prepared.image.index);
+        }
         let limits = prepared.limits;
         let saving = source.as_ref().map(|source| saving_of(source, &owned));
         let greeting = source.as_ref().map(|source| source.greeting.clone());

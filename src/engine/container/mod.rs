@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Containers: what one is to be, what is known of it, its life, and one verb a file.
 
+mod beneath;
 pub(crate) mod conclude;
 pub(crate) mod control;
 pub(crate) mod launch;

@@ -3,11 +3,12 @@
 
 use super::spec::{ContainerSpec, ProcessSpec, Seccomp};
 use super::word::Word;
+use crate::capabilities::Capabilities;
 use crate::error::{EngineError, Kind, Result};
 use crate::etc;
 use crate::images::Defaults;
 use crate::seccomp::{compile, default_profile};
-use isopod_protocol::message::{Container, Rlimit, Tmpfs};
+use isopod_protocol::message::{Container, EtcFile, Rlimit, Tmpfs};
 
 const PATH: &[u8] = b"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const TERM: &[u8] = b"TERM=xterm";
@@ -66,6 +67,20 @@ pub(crate) fn environment(spec: &ProcessSpec, image: &Defaults, hostname: &str) 
 
 fn name_of(entry: &Word) -> &[u8] {
     entry.as_bytes().split(|b| *b == b'=').next().unwrap_or_default()
+}
+
+/// What most containers are, for whoever prepares for one.
+pub(crate) fn likely() -> Container {
+    let owned = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
+    let nameless = |file: EtcFile| EtcFile { content: Vec::new(), ..file };
+    Container {
+        capabilities: Capabilities::DEFAULT.bits(),
+        seccomp: compile(&default_profile(Capabilities::DEFAULT)),
+        masked_paths: owned(MASKED),
+        read_only_paths: owned(READ_ONLY),
+        files: etc::files("").into_iter().map(nameless).collect(),
+        ..Container::default()
+    }
 }
 
 /// The container, but for what is only known when it is sent: the time, entropy, the terminal's size.

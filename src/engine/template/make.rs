@@ -6,10 +6,12 @@
 
 use super::{Greeting, Making, Needed};
 use crate::agent::{Conversation, Heard, Misbehaviour, Phase};
+use crate::container::process;
 use crate::error::{EngineError, Kind, Result};
 use crate::machine::{self, Refusal, event_by, timespec};
 use crate::stdio::{Ending, Waiting};
-use isopod_protocol::{AGENT_PORT, Decoder};
+use isopod_protocol::frame::put_from_host;
+use isopod_protocol::{AGENT_PORT, Decoder, FromHost};
 use isopod_sys::unnamed::Unnamed;
 use isopod_vmm::client::{self, MachineDescriptors, ShareFiles};
 use isopod_vmm::envelope::Identity;
@@ -64,6 +66,7 @@ pub(super) fn make(
     let greeting = hello(&mut machine, &mut line, needed.limit)?;
     let mailbox = greeting.mailbox;
     let extra = serde_json::to_value(greeting).map_err(EngineError::io("cannot encode a greeting"))?;
+    prepare(&line)?;
     machine::pause(&mut machine, Some(mailbox))?;
     progress(Making::Saving);
     let identity = identity_file(&Identity { extra, ..identity })?;
@@ -113,6 +116,14 @@ fn start(needed: Needed<'_>, boot: ShareFiles) -> Result<(Machine, UnixStream)> 
     let machine =
         client::start(&config, descriptors).map_err(|e| EngineError::new(Kind::Io, failed).because(e))?;
     Ok((machine, ours))
+}
+
+/// Tells the agent what to prepare for.
+fn prepare(mut line: &UnixStream) -> Result<()> {
+    let mut words = Vec::new();
+    // A few thousand bytes, far below what a message may have.
+    let _ = put_from_host(&mut words, &FromHost::prepare(process::likely()));
+    line.write_all(&words).map_err(EngineError::io("cannot tell the agent what to prepare"))
 }
 
 /// What the agent says first, or what became of it instead.

@@ -14,12 +14,14 @@ mod learn;
 mod make;
 
 use crate::boot::{self, AGENT_HASH};
+use crate::container::process;
 use crate::error::{EngineError, Kind, Result};
 use crate::kernel::Kernel;
 use crate::kvm::Kvm;
 use crate::sealed::{self, Sealed};
 use isopod_vmm::envelope::{self, Identity};
 use make::Made;
+use prost::Message;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -83,6 +85,13 @@ pub(crate) struct Needed<'a> {
     pub(crate) limit: Duration,
 }
 
+/// The agent, and what it was told to prepare for.
+fn agent() -> String {
+    let digest = Sha256::digest(process::likely().encode_to_vec());
+    let likely: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    format!("{AGENT_HASH} for {likely}")
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Templates {
     data_root: PathBuf,
@@ -140,7 +149,7 @@ impl Templates {
             kind: envelope::Kind::Template,
             isopod: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: needed.kernel.hash(&self.run_root)?,
-            agent: AGENT_HASH.to_owned(),
+            agent: agent(),
             cpu: needed.kvm.host.cpu.clone(),
             vcpus: needed.vcpus,
             memory_mib: needed.memory_mib,

@@ -172,7 +172,7 @@ fn init_agrees_on_what_both_have() {
         send(&mut fresh(), opcode::INIT, 0, &init_body([7, 41, 1 << 17, init::MAX_PAGES | 1 << 16])).body();
     assert_eq!(body.len(), 64);
     let halves = halves(&body);
-    assert_eq!(halves[..4], [7, 38, 1 << 17, init::MAX_PAGES]);
+    assert_eq!(halves[..4], [7, 38, 1 << 16, init::MAX_PAGES], "half of what it would read ahead");
     assert_eq!(halves[7], 256, "pages");
 }
 
@@ -563,6 +563,15 @@ fn an_attribute_tells_its_size_to_who_asks_for_none_of_it() {
     assert_eq!(get_xattr(&mut server, hello, b"user.b/c", 100).body(), b"");
     assert_eq!(get_xattr(&mut server, hello, b"user.c", 100), Answer::Error(Errno::NODATA));
     assert_eq!(get_xattr(&mut server, hello, b"", 100), Answer::Error(Errno::INVAL));
+}
+
+#[test]
+fn an_image_without_attributes_does_not_want_to_be_asked_for_any() {
+    let mut bytes = Vec::new();
+    Tree::new(Use::Image, 1 << 20).write(&mut bytes).unwrap();
+    let mut server = Server::new(IndexServer::new(Index::open(bytes).unwrap(), Vec::new()));
+    send(&mut server, opcode::INIT, 0, &init_body(INIT_IN)).body();
+    assert_eq!(get_xattr(&mut server, 1, b"user.a", 100), Answer::Error(Errno::NOSYS));
 }
 
 #[test]

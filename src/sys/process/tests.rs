@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+use super::standby::Turn;
 use super::*;
 use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, getpid, waitid};
 use std::fs::read_to_string;
@@ -77,4 +78,45 @@ fn a_limit_is_the_processs_own() {
     assert_eq!(result.unwrap().unwrap_err().kind(), io::ErrorKind::InvalidInput);
     wait(&child);
     assert_eq!(before, read_to_string("/proc/self/limits").unwrap());
+}
+
+#[test]
+fn a_child_that_stands_by_goes_on_with_its_order() {
+    let (child, result) = with_one_thread(|one| {
+        let standby = one.stand_by(Namespaces::NONE, |turn: Turn<u32, u32>| {
+            let begun = 40;
+            begun + turn.wait()
+        });
+        standby.map(|standby| standby.ok().unwrap().go(2))
+    })
+    .unwrap();
+    assert_eq!(result, Some(42));
+    wait(&child);
+}
+
+#[test]
+fn a_child_that_stands_by_gives_the_turn_back_when_it_executes() {
+    let args = Strings::new(vec![c"sh".into(), c"-c".into(), c"exit $CODE".into()]);
+    let env = [c"CODE=6", c"CODE=7"].map(|line| Strings::new(vec![line.into()]));
+    let (child, result) = with_one_thread(|one| {
+        let standby = one.stand_by(Namespaces::NONE, move |turn: Turn<usize, io::Error>| {
+            execute(c"/bin/sh", &args, &env[turn.wait()])
+        });
+        standby.map(|standby| standby.ok().unwrap().go(1))
+    })
+    .unwrap();
+    assert!(result.is_none());
+    assert_eq!(wait(&child).exit_status(), Some(7));
+}
+
+#[test]
+fn a_child_that_stands_by_can_be_dismissed_and_one_that_cannot_says_so() {
+    with_one_thread(|one| {
+        let standby = one.stand_by(Namespaces::NONE, |turn: Turn<(), ()>| turn.wait())?;
+        standby.ok().unwrap().dismiss()?;
+        let failed = one.stand_by(Namespaces::NONE, |_: Turn<(), u8>| 5)?;
+        assert_eq!(failed.err(), Some(5));
+        io::Result::Ok(())
+    })
+    .unwrap();
 }

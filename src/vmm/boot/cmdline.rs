@@ -36,10 +36,6 @@ pub(crate) fn build(config: &MachineConfig, devices: u32, tsc_khz: u32) -> Strin
     if !config.cmdline_extra.is_empty() {
         add(&config.cmdline_extra);
     }
-    // What is behind the dashes is an argument of pid 1's.
-    if config.image_layers.is_none() {
-        add("-- template");
-    }
     line
 }
 
@@ -66,6 +62,6 @@ mod tests {
             line.contains("virtio_mmio.device=4K@0xd0000000:5 virtio_mmio.device=4K@0xd0001000:6"),
             "{line}"
         );
-        assert!(line.ends_with(" isopod.test -- template") && !line.contains("clearcpuid"), "{line}");
+        assert!(line.ends_with(" isopod.test") && !line.contains("clearcpuid"), "{line}");
     }
 }
