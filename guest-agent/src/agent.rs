@@ -307,10 +307,19 @@ impl Agent<'_> {
         Ok(())
     }
 
+    /// One that has just ended would be missed in every copy.
+    fn process_lives(&self) -> bool {
+        let Some(process) = &self.process else { return false };
+        let mut fds = [PollFd::new(&process.child.pidfd, PollFlags::IN)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        self.state == State::Running && poll(&mut fds, Some(&at_once)) == Ok(0)
+    }
+
     /// Stops the container's processes and waits for who they are to be. Afterwards everything is as it was, unless
     /// the host has said Thaw.
     fn freeze(&mut self) -> Result<(), Broken> {
         let frozen = match &self.freezer {
+            _ if !self.process_lives() => Err("its process has ended".to_owned()),
             Some(Ok(freezer)) => freezer.freeze().map_err(|failure| failure.message),
             Some(Err(failure)) => Err(failure.message.clone()),
             None => Err("the machine was not started from a template".to_owned()),

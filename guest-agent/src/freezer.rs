@@ -28,7 +28,8 @@ const GROUPS: &str = "/run";
 const GROUP: &str = "/run/container";
 /// Looks at `cgroup.events`, each at most this long apart.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-const LOOKS: u32 = 100;
+/// The host waits for 10 s at least.
+const LOOKS: u32 = 40;
 /// Bytes that `cgroup.events` may have; it has some thirty.
 const EVENTS: usize = 256;
 
@@ -58,6 +59,14 @@ impl Freezer {
     /// Returns when every process of the container stands still; if not all do, they all go on.
     pub(crate) fn freeze(&self) -> Result<(), Failure> {
         put(&self.outside, b"0").doing("leave", GROUP)?;
+        let frozen = self.until_frozen();
+        if frozen.is_err() {
+            self.thaw()?;
+        }
+        frozen
+    }
+
+    fn until_frozen(&self) -> Result<(), Failure> {
         put(&self.freeze, b"1").doing("freeze", GROUP)?;
         for _ in 0..LOOKS {
             if self.is_frozen()? {
@@ -66,8 +75,7 @@ impl Freezer {
             let mut fds = [PollFd::new(&self.events, PollFlags::PRI)];
             let _ = poll(&mut fds, Some(&LOOK));
         }
-        self.thaw()?;
-        Err(Failure::setup("the container's processes did not stand still within 10 s"))
+        Err(Failure::setup("the container's processes did not stand still within 4 s"))
     }
 
     pub(crate) fn thaw(&self) -> Result<(), Failure> {
@@ -83,6 +91,7 @@ impl Freezer {
 
 /// Makes this machine the one the host says it is. Nothing but the agent runs.
 pub(crate) fn renew(thaw: &Thaw, process: &Child) -> Result<(), Failure> {
+    check_entropy(&thaw.entropy)?;
     let random = machine::urandom().doing("open", "/dev/urandom")?;
     add_entropy(random.as_fd(), &thaw.entropy).doing("feed", "the kernel's entropy pool")?;
     set_clock(thaw.realtime_ns).doing("set", "the clock")?;
@@ -98,10 +107,26 @@ pub(crate) fn renew(thaw: &Thaw, process: &Child) -> Result<(), Failure> {
         machine::mount_proc();
         let path = format!("/proc/{}/root", process.pid.as_raw_nonzero());
         let root = file(&path, OFlags::PATH | OFlags::DIRECTORY)?;
-        // The container may have put something else in their place, which is then its own.
         for file in &thaw.files {
-            let _ = rewrite(&root, file);
+            match rewrite(&root, file) {
+                // The container has put something else in its place, which is its own; or its root is read-only, and
+                // what is there is the image's.
+                Ok(())
+                | Err(
+                    Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ISDIR | Errno::NXIO | Errno::ROFS,
+                ) => {}
+                Err(error) => return Err(error).doing("rewrite", &file.path),
+            }
         }
+    }
+    Ok(())
+}
+
+/// What the generator of a machine that may be a copy begins anew from must be new.
+pub(crate) fn check_entropy(entropy: &[u8]) -> Result<(), Failure> {
+    const LEAST: usize = 32;
+    if entropy.len() < LEAST {
+        return Err(Failure::setup("the host sent too little entropy"));
     }
     Ok(())
 }

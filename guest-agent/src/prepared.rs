@@ -22,7 +22,7 @@ use crate::credentials;
 use crate::devices;
 use crate::exec::Command;
 use crate::failure::{Doing, Failure};
-use crate::freezer::set_clock;
+use crate::freezer::{check_entropy, set_clock};
 use crate::hide;
 use crate::machine;
 use crate::places::with_folder;
@@ -114,10 +114,8 @@ impl Prepared {
     pub(crate) fn go(self, container: Box<Container>) -> Result<(Process, Started), Failure> {
         let arrived = Instant::now();
         set_clock(container.realtime_ns).doing("set", "the clock")?;
-        if !container.entropy.is_empty() {
-            add_entropy(self.random.as_fd(), &container.entropy)
-                .doing("feed", "the kernel's entropy pool")?;
-        }
+        check_entropy(&container.entropy)?;
+        add_entropy(self.random.as_fd(), &container.entropy).doing("feed", "the kernel's entropy pool")?;
         if !container.hostname.is_empty() {
             sethostname(container.hostname.as_bytes()).doing("set", "the host name")?;
         }

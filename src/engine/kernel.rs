@@ -2,7 +2,7 @@
 //! The guest kernel: where it is found, and whether it is one.
 
 use crate::error::{EngineError, Kind, Result};
-use crate::memo;
+use crate::memo::{self, Before};
 use sha2::{Digest, Sha256};
 use std::env;
 use std::fs::File;
@@ -37,6 +37,7 @@ impl Kernel {
         if let Some(hash) = memo::recall(&memo, &self.file) {
             return Ok(hash);
         }
+        let before = Before::of(&self.file);
         let mut hash = Sha256::new();
         let mut piece = vec![0; PIECE];
         let mut at = 0;
@@ -50,7 +51,7 @@ impl Kernel {
             at += read as u64;
         }
         let hash: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        memo::remember(&memo, &self.file, &hash);
+        memo::remember(&memo, &before, &hash);
         Ok(hash)
     }
 }

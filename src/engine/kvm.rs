@@ -2,7 +2,7 @@
 //! The host's KVM: opened for each machine, looked into once.
 
 use crate::error::{EngineError, Kind, Result};
-use crate::memo;
+use crate::memo::{self, Before};
 use isopod_vmm::config::Assist;
 use isopod_vmm::host::{self, DEVICE, HostKvm, ProbeError};
 use std::fs::File;
@@ -22,8 +22,9 @@ pub(crate) fn open(run_root: &Path) -> Result<Kvm> {
     if let Some(host) = memo::recall(&path, &file) {
         return Ok(Kvm { file, host });
     }
+    let before = Before::of(&file);
     let host = host::probe(&file).map_err(unusable)?;
-    memo::remember(&path, &file, &host);
+    memo::remember(&path, &before, &host);
     Ok(Kvm { file, host })
 }
 

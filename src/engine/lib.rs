@@ -62,6 +62,7 @@ use spec::{ContainerSpec, MachineSpec};
 use std::env;
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use template::Templates;
 
@@ -147,7 +148,9 @@ impl Engine {
     /// has closed it leaves nothing.
     pub fn copy_of(&self, container: &str) -> Result<File> {
         let unnamed = self.snapshots.write(&self.records, container)?;
-        unnamed.file().try_clone().map_err(EngineError::io("cannot keep the copy's file"))
+        // Again, and only for reading: a copy's machine has no business in what the others are mapped from.
+        let again = File::open(format!("/proc/self/fd/{}", unnamed.file().as_raw_fd()));
+        again.map_err(EngineError::io("cannot keep the copy's file"))
     }
 
     /// Writes a running container down under a name.
@@ -181,8 +184,7 @@ impl Engine {
 
     /// The templates there are; whether each is usable is told for the kernel that a run would take.
     pub fn templates(&self) -> Result<Vec<TemplateSummary>> {
-        let host = kernel::find(None).and_then(|kernel| Ok((kernel, kvm::open(self.templates.run_root())?)));
-        self.templates.list(host.as_ref().ok().map(|(kernel, kvm)| (kernel, kvm)))
+        self.templates.list((&kernel::find(None)?, &kvm::open(self.templates.run_root())?))
     }
 
     /// Makes the template that machines of this make start from, if there is none.

@@ -2,15 +2,19 @@
 //! Asking a machine's process for something and waiting until it is done. The process is ours, but may have been captured
 //! by its guest: no answer is waited for without a deadline.
 
+use isopod_vmm::envelope::{self, Identity};
 use isopod_vmm::{End, Event, Machine};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, memfd_create};
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek, Write};
 use std::time::{Duration, Instant};
 
-/// Stopping waits for the agent to come to its mailbox; writing the memory down takes seconds on a slow disk.
+/// Stopping waits for the agent to come to its mailbox.
 const STOPPING: Duration = Duration::from_secs(60);
-const SAVING: Duration = Duration::from_secs(120);
+/// And as many seconds more as the slowest disk takes for the memory, at so many MiB a second.
+const SAVING: Duration = Duration::from_secs(60);
+const SLOWEST: u32 = 8;
 const LISTING: Duration = Duration::from_secs(2);
 
 /// Why it was not done.
@@ -28,10 +32,25 @@ pub(crate) fn pause(machine: &mut Machine, mailbox: Option<u64>) -> Result<(), R
     answer(machine, asked, STOPPING, |event| matches!(event, Event::Paused))
 }
 
-/// Has a machine that stands still written into `file`.
-pub(crate) fn save(machine: &mut Machine, file: &File, identity: &File) -> Result<(), Refusal> {
-    let asked = machine.ask_save(file, identity);
-    answer(machine, asked, SAVING, |event| matches!(event, Event::Saved))
+/// Has a machine that stands still written into `file`. What the file says of it is what it was told to say.
+pub(crate) fn save(machine: &mut Machine, file: &File, identity: &Identity) -> Result<(), Refusal> {
+    let cannot = |e| Refusal::Refused(format!("its identity cannot be handed over: {e}"));
+    let told = identity_file(identity).map_err(cannot)?;
+    let asked = machine.ask_save(file, &told);
+    let limit = SAVING + Duration::from_secs(u64::from(identity.memory_mib / SLOWEST));
+    answer(machine, asked, limit, |event| matches!(event, Event::Saved))?;
+    match envelope::open(file) {
+        Ok(envelope) if envelope.identity == *identity => Ok(()),
+        _ => Err(Refusal::Refused("its process has written something else than it was told to".to_owned())),
+    }
+}
+
+/// As a machine's process takes it.
+fn identity_file(identity: &Identity) -> io::Result<File> {
+    let mut file = File::from(memfd_create("identity", MemfdFlags::CLOEXEC)?);
+    file.write_all(&serde_json::to_vec(identity)?)?;
+    file.rewind()?;
+    Ok(file)
 }
 
 /// Has it go on, after `bytes` were put into the agent's mailbox.
@@ -82,8 +101,8 @@ fn answer(
             Some(Event::Refused { message }) => return Err(Refusal::Refused(message)),
             Some(Event::Ended(end)) => return Err(Refusal::Ended(end)),
             // What was asked for before, and nobody waits for any more.
-            Some(_) => {}
-            None => {
+            Some(_) if Instant::now() < deadline => {}
+            _ => {
                 return failed(format!("the machine's process did not answer within {} s", limit.as_secs()));
             }
         }

@@ -20,6 +20,7 @@ const MOST: u64 = 4096;
 struct Node {
     device: u64,
     inode: u64,
+    links: u64,
     len: i64,
     modified: (i64, u64),
     changed: (i64, u64),
@@ -37,10 +38,22 @@ impl Node {
         Ok(Self {
             device: stat.st_dev,
             inode: stat.st_ino,
+            links: stat.st_nlink,
             len: stat.st_size,
             modified: (stat.st_mtime, stat.st_mtime_nsec),
             changed: (stat.st_ctime, stat.st_ctime_nsec),
         })
+    }
+}
+
+/// What a file was before somebody began to find out about it: what is changed meanwhile is not what was found.
+#[derive(Debug)]
+pub(crate) struct Before(Option<Node>);
+
+impl Before {
+    pub(crate) fn of(file: &File) -> Self {
+        // A file without a name will not be asked about again.
+        Self(Node::of(file).ok().filter(|node| node.links > 0))
     }
 }
 
@@ -53,9 +66,10 @@ pub(crate) fn recall<T: DeserializeOwned>(path: &Path, file: &File) -> Option<T>
 }
 
 /// To forget costs the time to find out again, nothing else: what goes wrong here is nobody's error.
-pub(crate) fn remember<T: Serialize>(path: &Path, file: &File, found: T) {
+pub(crate) fn remember<T: Serialize>(path: &Path, file: &Before, found: T) {
     let write = || -> io::Result<()> {
-        let memo = Memo { of: Node::of(file)?, found };
+        let Before(Some(of)) = file else { return Ok(()) };
+        let memo = Memo { of: of.clone(), found };
         let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let fresh = path.with_extension(format!("new.{}", process::id()));
@@ -78,7 +92,7 @@ mod tests {
         fs::write(&path, "one").unwrap();
         let file = OpenOptions::new().append(true).open(&path).unwrap();
         assert_eq!(recall::<u32>(&memo, &file), None);
-        remember(&memo, &file, 7u32);
+        remember(&memo, &Before::of(&file), 7u32);
         assert_eq!(recall::<u32>(&memo, &file), Some(7));
         (&file).write_all(b"!").unwrap();
         assert_eq!(recall::<u32>(&memo, &file), None);
@@ -88,8 +102,8 @@ mod tests {
     fn another_file_or_nonsense_is_not_believed() {
         let folder = tempfile::tempdir().unwrap();
         let memo = folder.path().join("memo.json");
-        let (one, two) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
-        remember(&memo, &one, 7u32);
+        let [one, two] = ["one", "two"].map(|name| File::create_new(folder.path().join(name)).unwrap());
+        remember(&memo, &Before::of(&one), 7u32);
         assert_eq!(recall::<u32>(&memo, &two), None);
         fs::write(&memo, "{").unwrap();
         assert_eq!(recall::<u32>(&memo, &one), None);

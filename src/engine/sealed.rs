@@ -5,7 +5,7 @@
 //! changes a byte of it later changes the file's times with it, and is found out at the next start.
 
 use crate::error::{EngineError, Kind, Result};
-use crate::memo;
+use crate::memo::{self, Before};
 use isopod_vmm::envelope::{self, Envelope, Identity, OpenError};
 use std::fs::File;
 use std::io;
@@ -45,18 +45,17 @@ pub(crate) fn check_memory(file: &File, run_root: &Path) -> Result<()> {
 fn whole(file: &File, envelope: &Envelope, run_root: &Path) -> StdResult<(), OpenError> {
     let memo = memo_of(envelope, run_root);
     if memo::recall::<bool>(&memo, file) != Some(true) {
+        let before = Before::of(file);
         envelope.verify_memory(file)?;
-        memo::remember(&memo, file, true);
+        memo::remember(&memo, &before, true);
     }
     Ok(())
 }
 
 /// That this file was written by us a moment ago, digests and all.
-pub(crate) fn vouch(path: &Path, run_root: &Path) {
-    if let Ok(file) = File::open(path)
-        && let Ok(envelope) = envelope::open(&file)
-    {
-        memo::remember(&memo_of(&envelope, run_root), &file, true);
+pub(crate) fn vouch(file: &File, run_root: &Path) {
+    if let Ok(envelope) = envelope::open(file) {
+        memo::remember(&memo_of(&envelope, run_root), &Before::of(file), true);
     }
 }
 

@@ -72,15 +72,20 @@ impl Snapshots {
     /// Writes down a running container under `name`, which is free. The container goes on.
     pub(crate) fn create(&self, records: &Records, container: &str, name: &Name) -> Result<()> {
         let path = self.path(name.as_str());
+        let taken = || {
+            EngineError::new(Kind::Conflict, format!("there is a snapshot `{name}` already"))
+                .hint(format!("choose another name, or remove that one with `isopod snapshot rm {name}`"))
+        };
         if path.exists() {
-            let what = format!("there is a snapshot `{name}` already");
-            return Err(EngineError::new(Kind::Conflict, what)
-                .hint(format!("choose another name, or remove that one with `isopod snapshot rm {name}`")));
+            return Err(taken());
         }
         let unnamed = self.write(records, container)?;
-        let linked = unnamed.link(&format!("{name}{SUFFIX}"));
-        linked.map_err(EngineError::io(format!("cannot write {}", path.display())))?;
-        sealed::vouch(&path, &self.run_root);
+        let whole = unnamed.link_new(&format!("{name}{SUFFIX}")).map_err(|e| match e.kind() {
+            // Somebody was faster.
+            io::ErrorKind::AlreadyExists => taken(),
+            _ => EngineError::io(format!("cannot write {}", path.display()))(e),
+        })?;
+        sealed::vouch(&whole, &self.run_root);
         Ok(())
     }
 

@@ -26,6 +26,7 @@ use isopod_protocol::frame::{MAX_MESSAGE, put_from_host};
 use isopod_protocol::message::{Container, FailedKind, Thaw, WindowSize};
 use isopod_protocol::{Decoder, FromHost};
 use isopod_sys::mailbox;
+use isopod_vmm::envelope::Identity;
 use isopod_vmm::{Counters, End, Event, Machine};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, retry_on_intr};
@@ -64,7 +65,7 @@ pub(crate) trait Watched {
     /// Asks for the counters, which come as an event; they are for show.
     fn count(&mut self);
     fn pause(&mut self, mailbox: Option<u64>) -> Result<(), Refusal>;
-    fn save(&mut self, file: &File, identity: &File) -> Result<(), Refusal>;
+    fn save(&mut self, file: &File, identity: &Identity) -> Result<(), Refusal>;
     fn resume(&mut self, bytes: Option<&[u8]>) -> Result<(), Refusal>;
     fn touched(&mut self, list: &File) -> Result<(), Refusal>;
 }
@@ -86,7 +87,7 @@ impl Watched for Machine {
         machine::pause(self, mailbox)
     }
 
-    fn save(&mut self, file: &File, identity: &File) -> Result<(), Refusal> {
+    fn save(&mut self, file: &File, identity: &Identity) -> Result<(), Refusal> {
         machine::save(self, file, identity)
     }
 
@@ -246,6 +247,7 @@ impl<'a> Session<'a> {
 
     /// For an agent that was frozen while it talked to somebody else: likewise.
     pub(crate) fn first_words_to_copy(&mut self, portrait: &Portrait, thaw: Thaw) -> Vec<u8> {
+        let thaw = Thaw { realtime_ns: realtime_ns(), ..thaw };
         self.conversation = Conversation::thawing(&portrait.talk);
         self.greeted(portrait.greeting.clone());
         self.input = match (self.input, portrait.talk.input_open) {
@@ -323,8 +325,10 @@ impl<'a> Session<'a> {
         let booting = self.conversation.phase() == Phase::Booting;
         let heard = if ready.has(Who::Agent) { self.hear_agent() } else { None };
         let begun = self.timings.reached(Mark::FirstByte) || matches!(heard, Some(Ending::Exited(_)));
-        if let Some(learns) = self.learns.take_if(|_| begun) {
-            learns.from(machine);
+        if let Some(learns) = self.learns.take_if(|_| begun)
+            && let Err(Refusal::Ended(end)) = learns.from(machine)
+        {
+            return Some(heard.unwrap_or(Ending::Machine { end, phase: self.conversation.phase() }));
         }
         if heard.is_some() {
             return heard;
@@ -345,7 +349,8 @@ impl<'a> Session<'a> {
                 self.write_output(output);
             }
         }
-        if ready.has(Who::Stdin) {
+        // What is read after a Freeze would have to wait behind it, and its end would be lost to a copy.
+        if ready.has(Who::Stdin) && self.barrier.is_none() {
             self.read_input();
         }
         self.talk();

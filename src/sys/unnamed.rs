@@ -13,7 +13,8 @@
 //! takes the other's place from there; who dies within that moment leaves a `.new.…` behind, as does anyone on a file
 //! system that knows no unnamed files. It is never looked at again, and whoever cleans the folder may remove it.
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, fsync, linkat, open, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
+use rustix::fs::{fsync, linkat, open, openat, renameat, renameat_with, unlinkat};
 use rustix::io::{Errno, Result as SysResult};
 use std::fs::File;
 use std::io;
@@ -58,14 +59,14 @@ impl Unnamed {
 
     /// Gives the file its name in the folder, in place of any other file of that name; on the disk, too. What is in the
     /// file is the caller's to sync before. After an error the file is gone, and the name is whose it was.
-    pub fn link(mut self, name: &str) -> io::Result<()> {
+    pub fn link(mut self, name: &str) -> io::Result<File> {
         // A name of two parts would be one in another folder, which nobody syncs.
         if name.contains('/') {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         if self.fresh.is_none() {
             match self.link_as(name) {
-                Ok(()) => return Ok(fsync(&self.folder)?),
+                Ok(()) => return self.finished(),
                 Err(Errno::EXIST) => self.fresh = Some(fresh(|name| self.link_as(name))?.0),
                 Err(error) => return Err(error.into()),
             }
@@ -74,7 +75,25 @@ impl Unnamed {
             renameat(&self.folder, fresh, &self.folder, name)?;
             self.fresh = None;
         }
-        Ok(fsync(&self.folder)?)
+        self.finished()
+    }
+
+    /// As `link`, but a name that is taken stays whose it is: that is an error, `AlreadyExists`.
+    pub fn link_new(mut self, name: &str) -> io::Result<File> {
+        if name.contains('/') {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        match &self.fresh {
+            None => self.link_as(name)?,
+            Some(fresh) => renameat_with(&self.folder, fresh, &self.folder, name, RenameFlags::NOREPLACE)?,
+        }
+        self.fresh = None;
+        self.finished()
+    }
+
+    fn finished(&self) -> io::Result<File> {
+        fsync(&self.folder)?;
+        self.file.try_clone()
     }
 
     /// By way of /proc, because linking a descriptor itself is a privilege.

@@ -24,8 +24,8 @@ use isopod_devices::vsock::Vsock;
 use isopod_fs::{Counters as FsCounters, IndexServer, Nothing};
 use isopod_index::{Index, OpenError};
 use isopod_sys::map::FileMap;
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_xsave};
-use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
+use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -70,8 +70,6 @@ pub(crate) enum AssembleError {
     Config(#[from] ConfigError),
     #[error("KVM refuses (op={op})")]
     Kvm { op: &'static str, source: kvm_ioctls::Error },
-    #[error("this processor's extended state takes {0} bytes, more than the emulation assist can carry")]
-    ExtendedState(i32),
     #[error("cannot make the guest's memory")]
     Memory(#[from] MemoryError),
     #[error("cannot load the kernel")]
@@ -84,7 +82,7 @@ pub(crate) enum AssembleError {
     Device { op: &'static str, source: io::Error },
     #[error("cannot use the saved machine")]
     Saved(#[from] SavedError),
-    #[error("cannot restore the processors")]
+    #[error("cannot set up or restore the processors")]
     Processors(#[from] StateError),
     #[error("cannot restore a device")]
     RestoreDevice(#[from] RestoreError),
@@ -139,7 +137,7 @@ pub(crate) fn assemble(config: &MachineConfig, fds: Descriptors) -> Result<Assem
     let mut transports = plug(&vm, &memory, devices)?;
     let serial = console.map(|out| serial(&vm, out)).transpose()?;
     let mailbox = match saved {
-        Some(saved) => restore(saved, &vm, &vcpus, &mut transports)?,
+        Some(saved) => restore(saved, (&kvm, &vm), &vcpus, &mut transports)?,
         None => {
             let tsc_khz = vcpus[0].get_tsc_khz().map_err(op("get the TSC's frequency"))?;
             let line = cmdline::build(config, count, tsc_khz);
@@ -149,7 +147,9 @@ pub(crate) fn assemble(config: &MachineConfig, fds: Descriptors) -> Result<Assem
         }
     };
     let stats = vcpus.iter().filter_map(|vcpu| Stats::of(vcpu).ok()).collect();
-    let assist = (config.assist == Assist::Emulated).then(|| extended_state(&kvm, &supported)).transpose()?;
+    let emulated = config.assist == Assist::Emulated;
+    let assist =
+        emulated.then(|| state::check_extended(&kvm).map(|()| Layout::new(&supported))).transpose()?;
     let around = Surroundings { bus: Arc::new(Bus::new(transports, serial)), memory, assist };
     Ok(Assembled {
         vcpus,
@@ -161,10 +161,11 @@ pub(crate) fn assemble(config: &MachineConfig, fds: Descriptors) -> Result<Assem
 /// Writes what was saved into a machine of the same make.
 fn restore(
     saved: Saved,
-    vm: &VmFd,
+    (kvm, vm): (&Kvm, &VmFd),
     vcpus: &[VcpuFd],
     transports: &mut [MmioTransport],
 ) -> Result<Option<Mailbox>, AssembleError> {
+    state::check_extended(kvm)?;
     let MachineState { vcpus: states, chips, devices, mailbox } = saved.state;
     if devices.len() != transports.len() {
         let (saved, wanted) = (devices.len() as u64, transports.len() as u64);
@@ -179,16 +180,6 @@ fn restore(
         transport.restore(state)?;
     }
     Ok(mailbox)
-}
-
-/// Where the extended state's components lie, which the assist saves and restores a page of.
-fn extended_state(kvm: &Kvm, supported: &CpuId) -> Result<Layout, AssembleError> {
-    let len = kvm.check_extension_int(Cap::Xsave2);
-    if usize::try_from(len).is_ok_and(|len| len <= size_of::<kvm_xsave>()) {
-        Ok(Layout::new(supported))
-    } else {
-        Err(AssembleError::ExtendedState(len))
-    }
 }
 
 fn vcpus(vm: &VmFd, count: u8, supported: &CpuId) -> Result<Vec<VcpuFd>, AssembleError> {

@@ -134,6 +134,7 @@ impl Machine {
         if around.bus.has_console() {
             return Err(MachineError::Console);
         }
+        state::check_extended(kvm)?;
         let msrs = state::msrs_of(kvm)?;
         let devices = around.bus.transports().map(|transport| transport.save());
         let state = MachineState {
@@ -158,6 +159,11 @@ impl Machine {
         let requests = self.still.image_counters.snapshot().requests;
         counters.image_requests = requests.iter().map(|(_, count)| count).sum();
         counters
+    }
+
+    /// Whether a thread could not be started or stopped.
+    pub(crate) fn is_lost(&self) -> bool {
+        matches!(self.phase, Phase::Lost)
     }
 
     /// An end, with the names of the kernel's functions in it. A guest that lost a page of its memory may end in any way:

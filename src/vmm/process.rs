@@ -99,6 +99,7 @@ fn serve(mut machine: Machine, socket: BorrowedFd<'_>) -> Option<End> {
             let request = serde_json::from_slice(&buf[..n]).ok()?;
             let event = match obey(&mut machine, request, fds, socket) {
                 Ok(event) => event,
+                Err(e) if machine.is_lost() => return Some(End::Failed { message: chain(&*e) }),
                 Err(e) => Event::Refused { message: chain(&*e) },
             };
             send(socket, &event).ok()?;

@@ -73,9 +73,9 @@ pub(crate) fn internal_suberror(vcpu: &mut VcpuFd) -> u32 {
     unsafe { run.__bindgen_anon_1.internal.suberror }
 }
 
-/// Sets the whole extended state from one page: `assemble` refuses to help a guest whose state is larger.
+/// Sets the whole extended state from one page: `state::check_extended` refuses a processor whose state is larger.
 pub(crate) fn set_xsave(vcpu: &VcpuFd, xsave: &kvm_xsave) -> Result<(), kvm_ioctls::Error> {
-    // SAFETY: KVM reads at most KVM_CAP_XSAVE2 bytes, which `assemble` found to be no more than this structure has.
+    // SAFETY: KVM reads at most KVM_CAP_XSAVE2 bytes, which `state::check_extended` found to be no more than this structure has.
     unsafe { vcpu.set_xsave(xsave) }
 }
 

@@ -70,6 +70,10 @@ pub(crate) fn record(memory: &GuestMemory, pagemap: &File, list: &mut File) -> R
             at += count as u64;
         }
     }
+    // One that has touched so much did more than start: what it needed is no hint for others.
+    if runs.iter().map(|run: &Run| run.count).sum::<u64>() > MOST {
+        runs.clear();
+    }
     list.write_all(&postcard::to_stdvec(&runs)?).map_err(TouchedError::Write)
 }
 

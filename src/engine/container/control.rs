@@ -11,7 +11,9 @@
 
 use super::records::Record;
 use crate::error::{EngineError, Kind, Result};
+use crate::machine::timespec;
 use isopod_sys::fdpass;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::net::{
@@ -23,11 +25,15 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
 
 const NAME: &str = "control";
 /// Who wait while one is served.
 const BACKLOG: i32 = 8;
 const MAX_MESSAGE: usize = 16 * 1024;
+/// How long somebody who has connected may take to say what for; everybody else waits meanwhile.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Ask {
@@ -79,20 +85,24 @@ impl Control {
         Ok(Self { listener, client: None })
     }
 
-    /// What is ready when there is something to do here.
+    /// What is ready when somebody wants something.
     pub(crate) fn watched(&self) -> BorrowedFd<'_> {
-        self.client.as_ref().unwrap_or(&self.listener).as_fd()
+        self.listener.as_fd()
     }
 
-    /// Takes in the next client, or what the one there is has to say.
+    /// Takes in the next client, and what he has to say.
     pub(crate) fn hear(&mut self) -> Option<Wanted> {
+        self.client = accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).ok();
         let Some(client) = &self.client else {
-            self.client = accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).ok();
+            // Not for ever at once, if there are no descriptors left.
+            sleep(PATIENCE / 10);
             return None;
         };
+        // Who connects has something to say.
+        let mut fds = [PollFd::new(client, PollFlags::IN)];
+        let _ = poll(&mut fds, Some(&timespec(PATIENCE)));
         let mut buf = vec![0; MAX_MESSAGE];
         let (n, fds) = match fdpass::receive(client.as_fd(), &mut buf) {
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return None,
             Ok((n, fds)) if n > 0 => (n, fds),
             _ => {
                 self.client = None;

@@ -330,9 +330,12 @@ impl Owned {
         if over {
             self.record.machine = None;
         }
-        // What a removal will take away anyway need not outlive a power cut.
-        let keep = over && !self.record.spec.remove;
-        self.write(if keep { Durability::Now } else { Durability::Later })
+        // What is about to be removed is not written once more: who dies before that has been killed, as far as others know.
+        match (over, self.record.spec.remove) {
+            (true, true) => Ok(()),
+            (true, false) => self.write(Durability::Now),
+            (false, _) => self.write(Durability::Later),
+        }
     }
 
     fn write(&self, durability: Durability) -> Result<()> {

@@ -36,6 +36,8 @@ pub(crate) fn restore(
     spec.remove = copy.remove;
     spec.hostname = copy.hostname.or(spec.hostname);
     spec.process.stdin = copy.stdin;
+    // A file is no authority on which others are opened here.
+    (spec.machine.kernel, spec.machine.console) = (None, None);
     if opened.portrait.talk.terminal && spec.process.stdin && !context.streams.stdin_is_terminal() {
         return Err(EngineError::new(Kind::Invalid, "the input device is not a TTY")
             .because("the container was started with a terminal")

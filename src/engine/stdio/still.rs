@@ -19,7 +19,7 @@ use crate::container::name::random;
 use crate::container::records::Record;
 use crate::error::{EngineError, Kind};
 use crate::machine::Refusal;
-use crate::template::{Greeting, identity_file};
+use crate::template::Greeting;
 use isopod_protocol::FromHost;
 use isopod_protocol::frame::put_from_host;
 use isopod_protocol::message::Thaw;
@@ -115,15 +115,20 @@ impl Session<'_> {
         machine.resume(None).map_err(|refusal| self.refused(refusal))?;
         self.paused = false;
         self.told.push(Told::Unpaused);
-        // The time it stood still is nobody's delay.
-        self.signalled.iter_mut().for_each(|at| *at = Instant::now());
+        self.forgive_delays();
         Ok(())
+    }
+
+    /// The time that a container stood still is nobody's delay.
+    fn forgive_delays(&mut self) {
+        self.signalled.iter_mut().for_each(|at| *at = Instant::now());
     }
 
     fn must_run(&self, to: &str) -> Result<(), Refused> {
         let why = match (self.conversation.phase(), self.paused) {
-            (Phase::Up, false) => return Ok(()),
+            (Phase::Up, false) if self.conversation.stillness() == Stillness::Moving => return Ok(()),
             (_, true) => "it is paused",
+            (Phase::Up, false) => "it is being saved, or not itself yet",
             _ => "its process does not run",
         };
         let what = format!("the container can't {to}: {why}");
@@ -170,6 +175,7 @@ impl Session<'_> {
                 }
                 self.barrier = None;
                 self.snapshot = None;
+                self.forgive_delays();
                 self.answer(answer);
             }
             Stillness::Asked | Stillness::Thawing => {}
@@ -179,10 +185,11 @@ impl Session<'_> {
 
     /// All of it stands still: writes it down and lets it go on, whether it could be written or not.
     fn save(&mut self, machine: &mut dyn Watched) -> Result<(), Refused> {
-        let mut words = Vec::new();
-        let _ = put_from_host(&mut words, &FromHost::thaw(thaw(false)));
         machine.pause(Some(self.mailbox)).map_err(|refusal| self.refused(refusal))?;
         let saved = self.write(machine);
+        // Only now: the time is in it.
+        let mut words = Vec::new();
+        let _ = put_from_host(&mut words, &FromHost::thaw(thaw(false)));
         machine.resume(Some(&words)).map_err(|refusal| self.refused(refusal))?;
         self.conversation.thaw_sent();
         if let Some(snapshot) = &mut self.snapshot {
@@ -199,8 +206,7 @@ impl Session<'_> {
         let portrait = Portrait { record: saving.record.clone(), greeting: saving.greeting.clone(), talk };
         let extra = serde_json::to_value(portrait)
             .map_err(|e| Refused::Because(EngineError::io("cannot describe the container")(e)))?;
-        let identity =
-            identity_file(&Identity { extra, ..saving.identity.clone() }).map_err(Refused::Because)?;
+        let identity = Identity { extra, ..saving.identity.clone() };
         machine.save(&snapshot.file, &identity).map_err(|refusal| self.refused(refusal))
     }
 

@@ -30,7 +30,7 @@ impl Watched for FakeMachine {
         Ok(())
     }
 
-    fn save(&mut self, _file: &File, _identity: &File) -> Result<(), Refusal> {
+    fn save(&mut self, _file: &File, _identity: &Identity) -> Result<(), Refusal> {
         Ok(())
     }
 

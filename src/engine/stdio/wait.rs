@@ -49,7 +49,11 @@ impl Session<'_> {
             }
         }
         // What the agent does not read of ours is not added to, whatever room it says it has.
-        if self.input == Input::Open && self.to_agent.is_empty() && self.conversation.input_room() > 0 {
+        if self.input == Input::Open
+            && self.barrier.is_none()
+            && self.to_agent.is_empty()
+            && self.conversation.input_room() > 0
+        {
             add(self.streams.stdin, PollFlags::IN, Who::Stdin);
         }
         // A machine that is paused takes none; they come when it goes on.

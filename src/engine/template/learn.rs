@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a start touches of its template: the first start finds out, the others are spared the page faults.
 
+use crate::machine::Refusal;
 use crate::stdio::Watched;
 use isopod_sys::unnamed::Unnamed;
 use std::path::PathBuf;
@@ -14,10 +15,11 @@ pub(crate) struct Learns {
 
 impl Learns {
     /// From a machine whose container has just begun. To know nothing costs the next start a millisecond, nothing else.
-    pub(crate) fn from(self, machine: &mut dyn Watched) {
-        let Ok(list) = Unnamed::new(&self.folder, 0o600) else { return };
-        if machine.touched(list.file()).is_ok() {
+    pub(crate) fn from(self, machine: &mut dyn Watched) -> Result<(), Refusal> {
+        if let Ok(list) = Unnamed::new(&self.folder, 0o600) {
+            machine.touched(list.file())?;
             let _ = list.link(&self.name);
         }
+        Ok(())
     }
 }

@@ -17,7 +17,6 @@ use isopod_vmm::client::{self, MachineDescriptors, ShareFiles};
 use isopod_vmm::envelope::Identity;
 use isopod_vmm::{Event, Machine, MachineConfig};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use std::fs::File;
@@ -58,7 +57,7 @@ pub(super) fn make(
     identity: Identity,
     made: Made<'_>,
     progress: &mut dyn FnMut(Making),
-) -> StdResult<(), Failed> {
+) -> StdResult<File, Failed> {
     let cannot = |e| EngineError::io(format!("cannot make a template in {}", made.folder.display()))(e);
     let unnamed = Unnamed::new(made.folder, 0o600).map_err(cannot)?;
     progress(Making::Booting);
@@ -69,22 +68,9 @@ pub(super) fn make(
     prepare(&line)?;
     machine::pause(&mut machine, Some(mailbox))?;
     progress(Making::Saving);
-    let identity = identity_file(&Identity { extra, ..identity })?;
-    machine::save(&mut machine, unnamed.file(), &identity)?;
+    machine::save(&mut machine, unnamed.file(), &Identity { extra, ..identity })?;
     machine.kill();
-    unnamed.link(made.name).map_err(cannot)?;
-    Ok(())
-}
-
-/// As a machine's process takes it.
-pub(crate) fn identity_file(identity: &Identity) -> Result<File> {
-    let cannot = "cannot hand over an identity";
-    let fd = memfd_create("identity", MemfdFlags::CLOEXEC).map_err(EngineError::io(cannot))?;
-    let mut file = File::from(fd);
-    let text = serde_json::to_vec(identity).map_err(EngineError::io(cannot))?;
-    file.write_all(&text).map_err(EngineError::io(cannot))?;
-    seek(&file, SeekFrom::Start(0)).map_err(EngineError::io(cannot))?;
-    Ok(file)
+    Ok(unnamed.link(made.name).map_err(cannot)?)
 }
 
 fn start(needed: Needed<'_>, boot: ShareFiles) -> Result<(Machine, UnixStream)> {
@@ -173,7 +159,7 @@ fn greeting(
 fn last_words(machine: &mut Machine) -> Ending {
     let hung_up = Ending::HungUp { phase: Phase::Booting };
     let deadline = Instant::now() + LAST_WORDS;
-    while let Some(event) = event_by(machine, deadline) {
+    while let Some(event) = event_by(machine, deadline).filter(|_| Instant::now() < deadline) {
         if let Event::Ended(end) = event {
             return Ending::Machine { end, phase: Phase::Booting };
         }

@@ -32,7 +32,7 @@ use std::result::Result as StdResult;
 use std::time::{Duration, UNIX_EPOCH};
 
 pub(crate) use learn::Learns;
-pub(crate) use make::{Failed, identity_file};
+pub(crate) use make::Failed;
 
 const SUFFIX: &str = ".template";
 const TOUCHED: &str = ".touched";
@@ -51,7 +51,7 @@ pub enum Making {
 }
 
 /// What is told of a template.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct TemplateSummary {
     pub key: String,
     pub vcpus: u8,
@@ -126,12 +126,13 @@ impl Templates {
         match self.find(&identity) {
             Ok(Some(found)) => return Ok(found),
             Ok(None) => {}
-            Err(_) => self.forget(&key(&identity))?,
+            Err(e) if matches!(e.kind(), Kind::Invalid | Kind::Conflict) => self.forget(&key(&identity))?,
+            Err(e) => return Err(e.into()),
         }
         let boot = boot::share(&self.data_root)?;
         let made = Made { folder: &self.folder(), name: &format!("{}{SUFFIX}", key(&identity)) };
-        make::make(needed, boot, identity.clone(), made, progress)?;
-        sealed::vouch(&self.path(&key(&identity)), &self.run_root);
+        let whole = make::make(needed, boot, identity.clone(), made, progress)?;
+        sealed::vouch(&whole, &self.run_root);
         progress(Making::Done);
         let missing = || EngineError::new(Kind::Io, "the template that was just made is not there");
         Ok(self.find(&identity)?.ok_or_else(missing)?)
@@ -164,8 +165,8 @@ impl Templates {
         self.identity(needed).map(|identity| key(&identity))
     }
 
-    /// All there are, the youngest first; what cannot be read is left out. `kernel` and `kvm` tell which are usable.
-    pub(crate) fn list(&self, host: Option<(&Kernel, &Kvm)>) -> Result<Vec<TemplateSummary>> {
+    /// All there are, the youngest first; `host` tells which are usable. One that cannot be read is not.
+    pub(crate) fn list(&self, host: (&Kernel, &Kvm)) -> Result<Vec<TemplateSummary>> {
         let mut all: Vec<_> = self.keys()?.into_iter().filter_map(|key| self.summary(key, host)).collect();
         all.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.key.cmp(&b.key)));
         Ok(all)
@@ -181,28 +182,29 @@ impl Templates {
     fn forget(&self, key: &str) -> Result<()> {
         let _ = fs::remove_file(self.folder().join(format!("{key}{TOUCHED}")));
         let path = self.path(key);
-        fs::remove_file(&path).map_err(EngineError::io(format!("cannot remove {}", path.display())))
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(EngineError::io(format!("cannot remove {}", path.display()))(e))
+            }
+            _ => Ok(()),
+        }
     }
 
-    fn summary(&self, key: String, host: Option<(&Kernel, &Kvm)>) -> Option<TemplateSummary> {
+    fn summary(&self, key: String, (kernel, kvm): (&Kernel, &Kvm)) -> Option<TemplateSummary> {
         let file = File::open(self.path(&key)).ok()?;
         let at = file.metadata().ok()?;
-        let identity = envelope::open(&file).ok()?.identity;
-        let needed = host.and_then(|(kernel, kvm)| {
-            let Identity { vcpus, memory_mib, .. } = identity;
-            self.identity(Needed { kernel, kvm, vcpus, memory_mib, limit: Duration::ZERO }).ok()
-        });
         let created = at.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-        Some(TemplateSummary {
-            usable: needed.is_some_and(|needed| identity.mismatch(&needed).is_none()),
-            key,
-            vcpus: identity.vcpus,
-            memory_mib: identity.memory_mib,
-            kernel: identity.kernel,
-            isopod: identity.isopod,
-            size: at.blocks() * 512,
-            created: created.map_or(0, |since| since.as_secs()),
-        })
+        let size = at.blocks() * 512;
+        let created = created.map_or(0, |since| since.as_secs());
+        let none = TemplateSummary { key, size, created, ..TemplateSummary::default() };
+        let Ok(Identity { vcpus, memory_mib, kernel: made_for, isopod, .. }) =
+            envelope::open(&file).map(|envelope| envelope.identity)
+        else {
+            return Some(none);
+        };
+        let own = self.key(Needed { kernel, kvm, vcpus, memory_mib, limit: Duration::ZERO });
+        let usable = own.is_ok_and(|own| own == none.key);
+        Some(TemplateSummary { usable, vcpus, memory_mib, kernel: made_for, isopod, ..none })
     }
 
     fn keys(&self) -> Result<Vec<String>> {

@@ -8,7 +8,7 @@ use kvm_bindings::{
     KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, Msrs, kvm_debugregs, kvm_irqchip,
     kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
-use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -26,6 +26,8 @@ pub(crate) enum StateError {
     Kvm { op: &'static str, source: kvm_ioctls::Error },
     #[error("KVM does not take model-specific register {0:#x}")]
     Msr(u32),
+    #[error("this processor's extended state takes {0} bytes, more than a page")]
+    Extended(i32),
     #[error("{0} model-specific registers are more than there are")]
     Msrs(usize),
 }
@@ -41,6 +43,13 @@ pub(crate) struct VcpuState {
     lapic: kvm_lapic_state,
     events: kvm_vcpu_events,
     msrs: Vec<(u32, u64)>,
+}
+
+/// Refuses a processor whose extended state is more than the page that is carried here.
+pub(crate) fn check_extended(kvm: &Kvm) -> Result<(), StateError> {
+    let len = kvm.check_extension_int(Cap::Xsave2);
+    let fits = usize::try_from(len).is_ok_and(|len| len <= size_of::<kvm_xsave>());
+    if fits { Ok(()) } else { Err(StateError::Extended(len)) }
 }
 
 /// The model-specific registers that this KVM would have saved, in the order in which they are to be set.
