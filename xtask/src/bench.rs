@@ -3,12 +3,14 @@
 
 mod boot;
 mod host;
+mod idle;
 mod isopod;
 mod memory;
 mod peers;
 mod restore;
 mod start;
 mod statistics;
+mod stats;
 mod syscalls;
 mod table;
 
@@ -29,6 +31,8 @@ enum What {
     Start(start::Arguments),
     /// Time to a restored machine's first KVM_RUN, by the size of its memory
     Restore(restore::Arguments),
+    /// What containers cost that do nothing: memory, exits, processor time
+    Idle(idle::Arguments),
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -36,5 +40,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         What::Boot(arguments) => boot::run(arguments),
         What::Start(arguments) => start::run(arguments),
         What::Restore(arguments) => restore::run(arguments),
+        What::Idle(arguments) => idle::run(arguments),
     }
 }

@@ -75,6 +75,13 @@ impl Isopod {
         let report = serde_json::from_str(json).context("the timings are not as expected")?;
         Ok(Run { wall: timed.wall, report })
     }
+
+    /// Whether any container is recorded.
+    pub(super) fn containers(&self) -> Result<String> {
+        let output = self.command().args(["ps", "-a", "-q"]).output().context("cannot run isopod ps")?;
+        ensure!(output.status.success(), "isopod ps failed");
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
 }
 
 /// A command, and the milliseconds from before it was spawned until it was waited for.
