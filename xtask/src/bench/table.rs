@@ -4,7 +4,7 @@
 use crate::say;
 
 /// One line: less is better.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Figure {
     what: String,
     value: f64,
