@@ -29,7 +29,7 @@ use crate::places::with_folder;
 use crate::root::{self, FileSystem, Upper};
 use crate::start::{Process, micros_since, raise_loopback};
 use crate::streams::{Input, Output};
-use crate::users::{self, Identity};
+use crate::users;
 use isopod_protocol::StreamId;
 use isopod_protocol::message::{Container, Started};
 use isopod_sys::process::machine::add_entropy;
@@ -177,10 +177,7 @@ impl Ready {
             dup2_stdin(&self.stdin).doing("take", "the input")?;
         }
         self.upper.dress(container)?;
-        let identity = match &container.identity {
-            Some(known) => Identity::from(known),
-            None => users::look_up(&container.user)?,
-        };
+        let identity = users::look_up(&container.user)?;
         let command = Command::new(container, &identity.home)?;
         let cwd = container.cwd.as_slice();
         if !matches!(cwd, b"" | b"/") {

@@ -5,7 +5,7 @@
 //! number that is none, or too large, is never taken for 0.
 
 use crate::failure::Failure;
-use isopod_protocol::message::{self, FailedKind};
+use isopod_protocol::message::FailedKind;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, read};
 use std::mem::forget;
@@ -25,13 +25,6 @@ pub(crate) struct Identity {
     /// All groups, `gid` among them.
     pub(crate) groups: Vec<u32>,
     pub(crate) home: Vec<u8>,
-}
-
-impl From<&message::Identity> for Identity {
-    fn from(known: &message::Identity) -> Self {
-        let message::Identity { uid, gid, groups, home } = known.clone();
-        Self { uid, gid, groups, home }
-    }
 }
 
 /// Looks `wanted` up in the files of the root that this process is in.

@@ -153,11 +153,8 @@ pub struct Container {
     /// extended attributes or not there, and none of `files` is a link or a folder in it.
     #[prost(message, optional, tag = "20")]
     pub image: Option<ImageFolders>,
-    /// What `user` is in the image, if the host knows.
-    #[prost(message, optional, tag = "21")]
-    pub identity: Option<Identity>,
     /// This many of PATH's folders, from its front, certainly lack the program.
-    #[prost(uint32, tag = "22")]
+    #[prost(uint32, tag = "21")]
     pub folders_without: u32,
 }
 
@@ -182,20 +179,6 @@ pub struct Folder {
     pub modified_s: i64,
     #[prost(uint32, tag = "5")]
     pub modified_ns: u32,
-}
-
-/// Ids, and the home folder that goes with them.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct Identity {
-    #[prost(uint32, tag = "1")]
-    pub uid: u32,
-    #[prost(uint32, tag = "2")]
-    pub gid: u32,
-    /// All groups, `gid` among them.
-    #[prost(uint32, repeated, tag = "3")]
-    pub groups: Vec<u32>,
-    #[prost(bytes = "vec", tag = "4")]
-    pub home: Vec<u8>,
 }
 
 /// A small file bound over one in the container's /etc.
