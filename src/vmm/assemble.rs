@@ -5,7 +5,7 @@
 use crate::arch::state::{self, StateError, VcpuState};
 use crate::arch::{cpuid, layout, start};
 use crate::assist::Layout;
-use crate::boot::{self, cmdline};
+use crate::boot::{self, cmdline, elf};
 use crate::bus::Bus;
 use crate::config::{Assist, ConfigError, MachineConfig};
 use crate::envelope::Envelope;
@@ -13,6 +13,7 @@ use crate::mailbox::Mailbox;
 use crate::memory::{self, GuestMemory, MemoryError};
 use crate::raw::{self, Stats};
 use crate::saved::{self, Behind, MachineState, Saved, SavedError};
+use crate::slots::{self, Slots};
 use crate::touched;
 use crate::vcpu::Surroundings;
 use isopod_devices::MmioTransport;
@@ -103,7 +104,7 @@ pub(crate) struct Still {
     pub(crate) kvm: Kvm,
     pub(crate) stats: Vec<Stats>,
     pub(crate) image_counters: Arc<FsCounters>,
-    pub(crate) vm: VmFd,
+    pub(crate) vm: Arc<VmFd>,
     pub(crate) around: Surroundings,
     pub(crate) kernel: File,
     pub(crate) saved: Option<Behind>,
@@ -126,8 +127,14 @@ pub(crate) fn assemble(config: &MachineConfig, fds: Descriptors) -> Result<Assem
         let Envelope { memory_offset, memory_len, .. } = saved.envelope;
         Behind { file, len: memory_offset + memory_len }
     });
-    let vm = kvm.create_vm().map_err(op("create VM"))?;
-    raw::set_memory(&vm, &memory).map_err(op("set memory"))?;
+    let open = match &saved {
+        Some(saved) => saved.state.open,
+        None if elf::can_ask(&kernel) => slots::at_boot(config.memory_mib),
+        None => config.memory_mib,
+    };
+    let vm = Arc::new(kvm.create_vm().map_err(op("create VM"))?);
+    let slots = Slots::new(Arc::clone(&vm), memory.clone(), config.memory_mib, open);
+    let slots = slots.map_err(op("set memory"))?;
     vm.create_irq_chip().map_err(op("create irqchip"))?;
     let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(op("get CPUID"))?;
     let vcpus = vcpus(&vm, config.vcpus, &supported)?;
@@ -140,7 +147,7 @@ pub(crate) fn assemble(config: &MachineConfig, fds: Descriptors) -> Result<Assem
         Some(saved) => restore(saved, (&kvm, &vm), &vcpus, &mut transports)?,
         None => {
             let tsc_khz = vcpus[0].get_tsc_khz().map_err(op("get the TSC's frequency"))?;
-            let line = cmdline::build(config, count, tsc_khz);
+            let line = cmdline::build(config, count, tsc_khz, open);
             let entry = boot::load(&memory, &kernel, config, &line)?;
             start::set_registers(&vcpus[0], entry).map_err(op("set registers"))?;
             None
@@ -150,7 +157,7 @@ pub(crate) fn assemble(config: &MachineConfig, fds: Descriptors) -> Result<Assem
     let emulated = config.assist == Assist::Emulated;
     let assist =
         emulated.then(|| state::check_extended(&kvm).map(|()| Layout::new(&supported))).transpose()?;
-    let around = Surroundings { bus: Arc::new(Bus::new(transports, serial)), memory, assist };
+    let around = Surroundings { bus: Arc::new(Bus::new(transports, serial, slots)), memory, assist };
     Ok(Assembled {
         vcpus,
         mailbox,
@@ -166,7 +173,7 @@ fn restore(
     transports: &mut [MmioTransport],
 ) -> Result<Option<Mailbox>, AssembleError> {
     state::check_extended(kvm)?;
-    let MachineState { vcpus: states, chips, devices, mailbox } = saved.state;
+    let MachineState { vcpus: states, chips, devices, mailbox, open: _ } = saved.state;
     if devices.len() != transports.len() {
         let (saved, wanted) = (devices.len() as u64, transports.len() as u64);
         return Err(SavedError::Differs { what: "devices", saved, wanted }.into());

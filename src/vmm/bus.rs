@@ -3,6 +3,7 @@
 
 use crate::arch::layout;
 use crate::power;
+use crate::slots::Slots;
 use crate::wire::End;
 use isopod_devices::MmioTransport;
 use isopod_devices::serial::Serial;
@@ -13,11 +14,13 @@ pub(crate) struct Bus {
     /// In the order of their windows.
     transports: Vec<Mutex<MmioTransport>>,
     serial: Option<Mutex<Serial>>,
+    slots: Slots,
 }
 
 impl Bus {
-    pub(crate) fn new(transports: Vec<MmioTransport>, serial: Option<Serial>) -> Self {
-        Self { transports: transports.into_iter().map(Mutex::new).collect(), serial: serial.map(Mutex::new) }
+    pub(crate) fn new(transports: Vec<MmioTransport>, serial: Option<Serial>, slots: Slots) -> Self {
+        let transports = transports.into_iter().map(Mutex::new).collect();
+        Self { transports, serial: serial.map(Mutex::new), slots }
     }
 
     /// In the order of their windows.
@@ -27,6 +30,10 @@ impl Bus {
 
     pub(crate) fn has_console(&self) -> bool {
         self.serial.is_some()
+    }
+
+    pub(crate) fn slots(&self) -> &Slots {
+        &self.slots
     }
 
     pub(crate) fn mmio_read(&self, address: u64, data: &mut [u8]) {
@@ -48,8 +55,13 @@ impl Bus {
         }
     }
 
-    /// Gives the machine's end, if that is what the guest asked for.
+    /// Gives the machine's end, if that is what the guest asked for or what came of it.
     pub(crate) fn port_write(&self, port: u16, data: &[u8]) -> Option<End> {
+        if let (layout::MEMORY_PORT, Ok(asked)) = (port, data.try_into()) {
+            let refused = self.slots.ask(u32::from_le_bytes(asked)).err()?;
+            let message = format!("KVM refuses the memory that the guest asks for: {refused}");
+            return Some(End::Failed { message });
+        }
         let value = *data.first()?;
         if let (Some(serial), Some(offset)) = (&self.serial, serial_offset(port)) {
             serial.lock().unwrap_or_else(PoisonError::into_inner).write(offset, value);

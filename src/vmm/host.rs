@@ -80,7 +80,7 @@ fn kind(kvm: &Kvm) -> Result<(Assist, u32), ProbeError> {
         .write_slice(&PROBE, GuestAddress(PROBE_AT))
         .map_err(|e| failed("write the code")(io::Error::other(e)))?;
     let vm = kvm.create_vm().map_err(kvm_failed("create VM"))?;
-    raw::set_memory(&vm, &memory).map_err(kvm_failed("set memory"))?;
+    raw::set_slot(&vm, &memory, 0, (PROBE_AT, PAGE as u64)).map_err(kvm_failed("set memory"))?;
     let mut vcpu = vm.create_vcpu(0).map_err(kvm_failed("create vCPU"))?;
     let mut sregs = vcpu.get_sregs().map_err(kvm_failed("get registers"))?;
     sregs.cs.base = 0;

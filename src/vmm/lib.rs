@@ -31,6 +31,7 @@ mod memory;
 mod power;
 mod raw;
 mod saved;
+mod slots;
 mod touched;
 mod vcpu;
 

@@ -142,6 +142,7 @@ impl Machine {
             chips: state::save_chips(vm)?,
             vcpus: vcpus.iter().map(|vcpu| state::save(vcpu, &msrs)).collect::<Result<_, _>>()?,
             mailbox: self.mailbox.clone(),
+            open: around.bus.slots().open(),
         };
         let state = postcard::to_stdvec(&state)?;
         envelope::seal(file, identity, &state, &around.memory)?;

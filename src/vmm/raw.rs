@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MemoryRegionAddress};
 use vmm_sys_util::ioctl::{ioctl, ioctl_with_ref};
 use vmm_sys_util::{ioctl_io_nr, ioctl_iow_nr};
 
@@ -45,25 +45,32 @@ pub(crate) fn kvm_from(fd: OwnedFd) -> Kvm {
     unsafe { Kvm::from_raw_fd(fd.into_raw_fd()) }
 }
 
-/// Gives all of `memory` to the guest, a slot a region.
+/// Gives the guest `(address, length)` of `memory`, which must lie in one of its regions.
 ///
-/// `vm` must be gone before `memory` is: `Assembled` owns both and drops them in that order, as does who takes it apart.
-pub(crate) fn set_memory(vm: &VmFd, memory: &GuestMemoryMmap<()>) -> Result<(), kvm_ioctls::Error> {
-    for (slot, region) in (0u32..).zip(memory.iter()) {
-        let host = memory
-            .get_host_address(GuestAddress(region.start_addr().0))
-            .expect("a region's first address is inside it");
-        let region = kvm_userspace_memory_region {
-            slot,
-            flags: 0,
-            guest_phys_addr: region.start_addr().0,
-            memory_size: region.len(),
-            userspace_addr: host as u64,
-        };
-        // SAFETY: the range is a mapping of ours for exactly this length, and nothing but volatile accesses go to it.
-        unsafe { vm.set_user_memory_region(region) }?;
+/// `vm` must be gone before `memory` is: `Slots` owns both and drops them in that order, and `Assembled` drops its share of
+/// `vm` before it, as does who takes it apart.
+pub(crate) fn set_slot(
+    vm: &VmFd,
+    memory: &GuestMemoryMmap<()>,
+    slot: u32,
+    (at, len): (u64, u64),
+) -> Result<(), kvm_ioctls::Error> {
+    let outside = kvm_ioctls::Error::new(libc::EINVAL);
+    let region = memory.find_region(GuestAddress(at)).ok_or(outside)?;
+    let into = at - region.start_addr().0;
+    if region.len() - into < len {
+        return Err(outside);
     }
-    Ok(())
+    let host = region.get_host_address(MemoryRegionAddress(into)).map_err(|_| outside)?;
+    let region = kvm_userspace_memory_region {
+        slot,
+        flags: 0,
+        guest_phys_addr: at,
+        memory_size: len,
+        userspace_addr: host as u64,
+    };
+    // SAFETY: the range lies inside one mapping of ours (checked above), and nothing but volatile accesses go to it.
+    unsafe { vm.set_user_memory_region(region) }
 }
 
 /// After `VcpuExit::InternalError`: which one (`KVM_INTERNAL_ERROR_*`).

@@ -24,6 +24,8 @@ pub(crate) struct MachineState {
     pub(crate) devices: Vec<TransportState>,
     /// Where the agent waits, if it does.
     pub(crate) mailbox: Option<Mailbox>,
+    /// How many MiB of its memory it had asked for.
+    pub(crate) open: u32,
 }
 
 #[derive(Debug, Error)]
@@ -32,6 +34,8 @@ pub(crate) enum SavedError {
     Open(#[from] OpenError),
     #[error("the machine's state cannot be decoded")]
     Decode(#[from] postcard::Error),
+    #[error("of {memory} MiB of memory {open} are said to be in use")]
+    InUse { memory: u32, open: u32 },
     #[error("it has {saved} {what}, and {wanted} are asked for")]
     Differs { what: &'static str, saved: u64, wanted: u64 },
 }
@@ -49,6 +53,10 @@ pub(crate) fn open(file: &File, config: &MachineConfig) -> Result<Saved, SavedEr
     let saved = Saved { envelope, state };
     saved.same("vCPUs", saved.state.vcpus.len() as u64, u64::from(config.vcpus))?;
     saved.same("bytes of memory", saved.envelope.memory_len, u64::from(config.memory_mib) << 20)?;
+    let (memory, open) = (config.memory_mib, saved.state.open);
+    if open == 0 || open > memory {
+        return Err(SavedError::InUse { memory, open });
+    }
     Ok(saved)
 }
 

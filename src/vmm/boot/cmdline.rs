@@ -15,10 +15,10 @@ const EMULATED: &str =
 const QUIET: &str = "quiet loglevel=0";
 const CONSOLE: &str = "console=ttyS0 8250.nr_uarts=1 loglevel=7";
 
-/// The command line of a machine with `devices` virtio-mmio devices.
+/// The command line of a machine with `devices` virtio-mmio devices and `open` MiB of memory before it asks for more.
 ///
 /// `tsc_khz` spares the kernel a calibration for which there is neither a PIT nor an HPET to measure against.
-pub(crate) fn build(config: &MachineConfig, devices: u32, tsc_khz: u32) -> String {
+pub(crate) fn build(config: &MachineConfig, devices: u32, tsc_khz: u32, open: u32) -> String {
     let mut line = ALWAYS.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut add = |words: &str| {
         line.push(' ');
@@ -29,6 +29,9 @@ pub(crate) fn build(config: &MachineConfig, devices: u32, tsc_khz: u32) -> Strin
         add(EMULATED);
     }
     add(&format!("tsc_early_khz={tsc_khz}"));
+    if open < config.memory_mib {
+        add(&format!("isopod.open={open}"));
+    }
     for device in 0..devices {
         let at = layout::VIRTIO_MMIO + u64::from(device) * layout::VIRTIO_MMIO_SIZE;
         add(&format!("virtio_mmio.device=4K@{at:#x}:{}", layout::VIRTIO_IRQ + device));
@@ -57,11 +60,13 @@ mod tests {
             restored: false,
             touched: false,
         };
-        let line = build(&config, 2, 2_600_000);
+        let line = build(&config, 2, 2_600_000, 64);
         assert!(
             line.contains("virtio_mmio.device=4K@0xd0000000:5 virtio_mmio.device=4K@0xd0001000:6"),
             "{line}"
         );
         assert!(line.ends_with(" isopod.test") && !line.contains("clearcpuid"), "{line}");
+        assert!(!line.contains("isopod.open"), "{line}");
+        assert!(build(&config, 2, 2_600_000, 48).contains(" isopod.open=48 "));
     }
 }

@@ -17,6 +17,11 @@ const HEADER_LEN: usize = 64;
 const PROGRAM_HEADER_LEN: u16 = 56;
 const MACHINE_X86_64: u16 = 62;
 const PT_LOAD: u32 = 1;
+const PT_NOTE: u32 = 4;
+/// Of a note segment, no more is looked at.
+const MAX_NOTES: usize = 4096;
+/// A note of four bytes (version 1), of type 1, by "isopod".
+const CAN_ASK: &[u8] = b"\x07\0\0\0\x04\0\0\0\x01\0\0\0isopod\0\0\x01\0\0\0";
 /// More than any kernel has.
 const MAX_SEGMENTS: u16 = 64;
 
@@ -45,6 +50,36 @@ struct Segment {
 
 /// Loads `file`; gives its entry address.
 pub(crate) fn load(memory: &GuestMemory, file: &File) -> Result<u64, ElfError> {
+    let mut number = 0;
+    walk(file, |kind, segment, len| {
+        number += 1;
+        if kind == PT_LOAD {
+            check(&segment, number - 1, len)?;
+            place(memory, file, &segment)?;
+        }
+        Ok(())
+    })
+}
+
+/// Whether this kernel asks for memory when it needs it: then it has a note that says so (patch 0009).
+pub(crate) fn can_ask(file: &File) -> bool {
+    let mut can = false;
+    let walked = walk(file, |kind, segment, _| {
+        let mut notes = vec![0; usize::try_from(segment.in_file).unwrap_or(0).min(MAX_NOTES)];
+        if kind == PT_NOTE && file.read_exact_at(&mut notes, segment.offset).is_ok() {
+            // It is aligned to four bytes, as all that notes are made of.
+            can |= notes.windows(CAN_ASK.len()).step_by(4).any(|note| note == CAN_ASK);
+        }
+        Ok(())
+    });
+    walked.is_ok() && can
+}
+
+/// Looks at each segment, with its kind and the file's length; gives the entry address.
+fn walk(
+    file: &File,
+    mut look: impl FnMut(u32, Segment, u64) -> Result<(), ElfError>,
+) -> Result<u64, ElfError> {
     let len = file.metadata().map_err(ElfError::Read)?.len();
     let header: [u8; HEADER_LEN] = read(file, 0, len, "its header")?;
     let is_kernel = header.starts_with(b"\x7fELF\x02\x01") && u16_at(&header, 18) == MACHINE_X86_64;
@@ -56,17 +91,13 @@ pub(crate) fn load(memory: &GuestMemory, file: &File) -> Result<u64, ElfError> {
     for number in 0..usize::from(count) {
         let at = table.saturating_add(number as u64 * u64::from(PROGRAM_HEADER_LEN));
         let raw: [u8; PROGRAM_HEADER_LEN as usize] = read(file, at, len, "its program headers")?;
-        if u32_at(&raw, 0) != PT_LOAD {
-            continue;
-        }
         let segment = Segment {
             offset: u64_at(&raw, 8),
             guest: u64_at(&raw, 24),
             in_file: u64_at(&raw, 32),
             in_memory: u64_at(&raw, 40),
         };
-        check(&segment, number, len)?;
-        place(memory, file, &segment)?;
+        look(u32_at(&raw, 0), segment, len)?;
     }
     Ok(u64_at(&header, 24))
 }
@@ -179,6 +210,24 @@ mod tests {
         for len in [0, 3, 40, 70, 119, 4096, whole.len() - 1] {
             assert!(load_bytes(&whole[..len]).1.is_err(), "cut at {len}");
         }
+    }
+
+    #[test]
+    fn a_kernel_that_can_ask_says_so_in_a_note_and_no_other_is_taken_for_one() {
+        let can = |segment: &[u8], kind: u8| {
+            let mut bytes = kernel(segment, segment.len() as u64);
+            bytes[64] = kind;
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&bytes).unwrap();
+            can_ask(&file)
+        };
+        let other = b"\x04\0\0\0\x04\0\0\0\x03\0\0\0GNU\0\x01\x02\x03\x04";
+        assert!(can(&[other, CAN_ASK].concat(), 4));
+        assert!(!can(other, 4) && !can(b"", 4) && !can(CAN_ASK, 1));
+        assert!(!can(&CAN_ASK[..CAN_ASK.len() - 1], 4));
+        let mut newer = CAN_ASK.to_vec();
+        newer[20] = 2;
+        assert!(!can(&newer, 4));
     }
 
     #[test]

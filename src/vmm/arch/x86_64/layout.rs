@@ -39,6 +39,8 @@ pub(crate) const LINES: Range<u8> = 4..9;
 pub(crate) const RESET_PORT: u16 = 0x64;
 /// Where QEMU puts pvpanic; our kernel looks there.
 pub(crate) const PVPANIC_PORT: u16 = 0x505;
+/// Four bytes: how many MiB of its memory the guest is about to use (`slots`). Ours alone.
+pub(crate) const MEMORY_PORT: u16 = 0x508;
 
 /// Where `bytes` of memory lie: `(address, length)`, below the hole and above it.
 pub(crate) fn memory_ranges(bytes: u64) -> Vec<(u64, u64)> {
