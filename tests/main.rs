@@ -17,6 +17,7 @@ mod hostile_images;
 mod identity;
 mod image_tree;
 mod killing;
+mod memory;
 mod security_defaults;
 mod signals;
 mod snapshots;
