@@ -16,6 +16,7 @@ use isopod_sys::signal::{self, AllBlocked, SIGUSR1};
 use kvm_ioctls::VcpuFd;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::write;
+use std::fmt::Display;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic;
@@ -100,8 +101,7 @@ impl Crew {
 }
 
 fn begin(vcpu: &mut VcpuFd, around: &Surroundings, stop: &AtomicBool) -> Option<End> {
-    let failed =
-        |what: &str, e: &dyn std::fmt::Display| Some(End::Failed { message: format!("{what}: {e}") });
+    let failed = |what: &str, e: &dyn Display| Some(End::Failed { message: format!("{what}: {e}") });
     // Never unblocked in this thread again, but by KVM_RUN.
     let _blocked = match AllBlocked::new() {
         Ok(blocked) => blocked,
