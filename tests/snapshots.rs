@@ -50,7 +50,7 @@ impl Talk {
     }
 }
 
-fn counter<'a>(name: &'a str) -> Vec<&'a str> {
+fn counter(name: &str) -> Vec<&str> {
     vec!["run", "--rm", "-i", "-u", "0", "--name", name, "--entrypoint", "", "demo", "sh", "-c", COUNT]
 }
 

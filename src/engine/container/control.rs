@@ -25,6 +25,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::result::Result as StdResult;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -157,10 +158,7 @@ pub(crate) fn ask(folder: &Path, record: &Record, ask: &Ask, fds: &[BorrowedFd<'
 }
 
 /// A socket's address is at most 108 bytes, and a data root may be anywhere: so by way of a descriptor.
-fn with_address(
-    folder: &Path,
-    act: impl FnOnce(&SocketAddrUnix) -> std::result::Result<(), Errno>,
-) -> io::Result<()> {
+fn with_address(folder: &Path, act: impl FnOnce(&SocketAddrUnix) -> StdResult<(), Errno>) -> io::Result<()> {
     let folder = open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let folder = folder?;
     let address = SocketAddrUnix::new(format!("/proc/self/fd/{}/{NAME}", folder.as_raw_fd()))?;
@@ -172,6 +170,7 @@ mod tests {
     use super::*;
     use crate::container::name::Id;
     use crate::container::records::{new_record, tests::spec};
+    use std::fs::create_dir;
     use std::thread;
     use std::time::Duration;
 
@@ -196,7 +195,7 @@ mod tests {
     fn who_asks_is_answered_wherever_the_folder_is() {
         let root = tempfile::tempdir().unwrap();
         let folder = root.path().join("d".repeat(120));
-        std::fs::create_dir(&folder).unwrap();
+        create_dir(&folder).unwrap();
         let control = Control::listen(&folder).unwrap();
         let owner = thread::spawn(move || serve(control, Some(Answer::Done)));
         let file = tempfile::tempfile().unwrap();
