@@ -112,7 +112,7 @@ pub(crate) fn map(memory: &GuestMemory, list: &File) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::File;
+    use std::io::Seek;
     use vm_memory::Bytes;
 
     #[test]
@@ -133,7 +133,7 @@ mod tests {
         let mut list = tempfile::tempfile().unwrap();
         let pagemap = File::open("/proc/self/pagemap").unwrap();
         record(&before, &pagemap, &mut list).unwrap();
-        rustix::fs::seek(&list, rustix::fs::SeekFrom::Start(0)).unwrap();
+        list.rewind().unwrap();
         let after = memory::new(32).unwrap();
         map(&after, &list);
         let mut runs = tempfile::tempfile().unwrap();
@@ -154,7 +154,7 @@ mod tests {
         for bytes in [&b""[..], b"\xff\xff\xff", &[0xff; 4096]] {
             let mut list = tempfile::tempfile().unwrap();
             list.write_all(bytes).unwrap();
-            rustix::fs::seek(&list, rustix::fs::SeekFrom::Start(0)).unwrap();
+            list.rewind().unwrap();
             map(&memory, &list);
         }
         let wild = [
@@ -163,7 +163,7 @@ mod tests {
         ];
         let mut list = tempfile::tempfile().unwrap();
         list.write_all(&postcard::to_stdvec(&wild.to_vec()).unwrap()).unwrap();
-        rustix::fs::seek(&list, rustix::fs::SeekFrom::Start(0)).unwrap();
+        list.rewind().unwrap();
         map(&memory, &list);
     }
 }
