@@ -102,7 +102,8 @@ fn a_signal_that_is_none_is_acknowledged_and_harmless() {
     if !able() {
         return;
     }
-    let mut running = start(shell("echo ready; cat; echo $?"));
+    // It must live until it is killed, whatever comes before.
+    let mut running = start(shell("echo ready; sleep 60"));
     running.until("ready");
     for number in [0, -1, 65, 1 << 30] {
         running.signal(number);
