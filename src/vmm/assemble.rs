@@ -14,7 +14,6 @@ use crate::memory::{self, GuestMemory, MemoryError};
 use crate::raw::{self, Stats};
 use crate::saved::{self, Behind, MachineState, Saved, SavedError};
 use crate::slots::{self, Slots};
-use crate::touched;
 use crate::vcpu::Surroundings;
 use isopod_devices::MmioTransport;
 use isopod_devices::fs::Fs;
@@ -108,6 +107,7 @@ pub(crate) struct Still {
     pub(crate) around: Surroundings,
     pub(crate) kernel: File,
     pub(crate) saved: Option<Behind>,
+    pub(crate) touched: Option<File>,
 }
 
 pub(crate) fn assemble(config: &MachineConfig, fds: Descriptors) -> Result<Assembled, AssembleError> {
@@ -120,9 +120,6 @@ pub(crate) fn assemble(config: &MachineConfig, fds: Descriptors) -> Result<Assem
         (Some(file), Some(saved)) => memory::of_file(config.memory_mib, file, saved.envelope.memory_offset)?,
         _ => memory::new(config.memory_mib)?,
     };
-    if let Some(list) = &touched {
-        touched::map(&memory, list);
-    }
     let behind = file.zip(saved.as_ref()).map(|(file, saved)| {
         let Envelope { memory_offset, memory_len, .. } = saved.envelope;
         Behind { file, len: memory_offset + memory_len }
@@ -161,7 +158,7 @@ pub(crate) fn assemble(config: &MachineConfig, fds: Descriptors) -> Result<Assem
     Ok(Assembled {
         vcpus,
         mailbox,
-        still: Still { kvm, stats, image_counters, vm, around, kernel, saved: behind },
+        still: Still { kvm, stats, image_counters, vm, around, kernel, saved: behind, touched },
     })
 }
 

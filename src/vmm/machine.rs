@@ -26,7 +26,7 @@ use kvm_ioctls::VcpuFd;
 use std::fs::File;
 use std::io;
 use std::mem;
-use std::thread::sleep;
+use std::thread::{Builder, sleep};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
@@ -147,6 +147,15 @@ impl Machine {
         let state = postcard::to_stdvec(&state)?;
         envelope::seal(file, identity, &state, &around.memory)?;
         Ok(())
+    }
+
+    /// Has the pages that a start touches mapped, beside the guest that is about to touch them: it need not wait.
+    pub(crate) fn map_touched(&mut self) {
+        if let Some(list) = self.still.touched.take() {
+            let memory = self.still.around.memory.clone();
+            // Without a thread each is mapped when it is touched.
+            let _ = Builder::new().name("pages".into()).spawn(move || touched::map(&memory, &list));
+        }
     }
 
     /// Writes down which pages of its memory were touched so far.

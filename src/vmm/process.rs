@@ -78,6 +78,7 @@ fn begin(
     }
     marks.first_run = now();
     machine.resume(config.restored.then_some(&bytes))?;
+    machine.map_touched();
     Ok(send(socket, &Event::Running(marks)).is_ok().then_some(machine))
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The pages of a template that a start touches: found out once, and from then on mapped before the guest runs.
+//! The pages of a template that a start touches: found out once, and from then on mapped beside the guest's first steps.
 //!
 //! ```text
 //!   first start:  /proc/PID/pagemap of the machine ──► runs of pages, read or written ──► a list beside the template
