@@ -31,7 +31,7 @@ struct Trial {
 
 impl Trial {
     fn new(layout: impl FnOnce(&Path) -> PathBuf) -> Self {
-        let host = Host::new();
+        let host = Host::without_templates();
         fs::create_dir_all(host.scratch("canary/etc")).expect("a file of our own");
         fs::write(host.scratch("canary/etc/passwd"), "untouched").expect("a file of our own");
         let good =
