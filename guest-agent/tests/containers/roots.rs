@@ -26,15 +26,15 @@ fn a_read_only_root_has_its_tmpfs() {
     if !able() {
         return;
     }
-    let tmpfs = vec![Tmpfs { target: "/work/dir".into(), options: "size=1m,mode=1770,exec".into() }];
+    let tmpfs = vec![Tmpfs { target: "/made/dir".into(), options: "size=1m,mode=1770,exec".into() }];
     let script =
-        "touch /x; touch /work/dir/x && echo writable; grep ' /work/dir ' /proc/mounts; touch /dev/shm/x";
+        "touch /x; touch /made/dir/x && echo writable; grep ' /made/dir ' /proc/mounts; touch /dev/shm/x";
     let ended = run(Container { read_only_root: true, tmpfs, ..shell(script) });
     assert!(ended.stderr().contains("Read-only file system"));
     assert!(
         ended
             .stdout()
-            .starts_with("writable\ntmpfs /work/dir tmpfs rw,nosuid,nodev,relatime,size=1024k,mode=1770")
+            .starts_with("writable\ntmpfs /made/dir tmpfs rw,nosuid,nodev,relatime,size=1024k,mode=1770")
     );
 }
 

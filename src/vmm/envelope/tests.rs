@@ -273,27 +273,3 @@ proptest! {
         prop_assert!(check(&file).is_err());
     }
 }
-
-/// How fast memory is verified: `cargo test --release -p isopod-vmm -- --ignored --nocapture verifying`.
-#[test]
-#[ignore = "a measurement"]
-fn verifying_is_fast() -> io::Result<()> {
-    const LEN: usize = 512 << 20;
-    let memory = GuestMemory::from_ranges(&[(GuestAddress(0), LEN)]).unwrap();
-    let page: Vec<u8> = (1..=255).cycle().take(PAGE_LEN).collect();
-    (0..LEN / PAGE_LEN).for_each(|n| memory.write_slice(&page, GuestAddress((n * PAGE_LEN) as u64)).unwrap());
-    let file = tempfile()?;
-    let identity = Identity { memory_mib: 512, ..identity() };
-    let timed = |what: &str, work: &dyn Fn()| {
-        let start = Instant::now();
-        work();
-        println!("{what}: {:?}", start.elapsed());
-    };
-    timed("seal 512 MiB", &|| assert!(seal(&file, &identity, &[7; 50_000], &memory).is_ok()));
-    timed("open", &|| drop(open(&file).unwrap()));
-    timed("open", &|| drop(open(&file).unwrap()));
-    let envelope = open(&file).unwrap();
-    timed("verify", &|| envelope.verify_memory(&file).unwrap());
-    timed("verify", &|| envelope.verify_memory(&file).unwrap());
-    Ok(())
-}
