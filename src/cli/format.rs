@@ -4,6 +4,7 @@
 
 use super::error::Failure;
 use super::output;
+use clap::Args;
 use isopod_engine::{EngineError, Kind};
 use std::fmt::Write;
 
@@ -27,6 +28,45 @@ pub(super) fn show(format: &str, things: &[Fields], known: &[&str]) -> Result<()
     let mut rows = vec![cells(template.heading())];
     rows.extend(things.iter().map(|fields| cells(template.filled(fields))));
     output::table(&rows)
+}
+
+/// A table's column: its heading, and the field that is in it.
+pub(super) type Column = (&'static str, &'static str);
+
+/// How a list is asked for.
+#[derive(Debug, Clone, Args)]
+pub(super) struct ListArgs {
+    /// Only the names or ids
+    #[arg(short, long)]
+    quiet: bool,
+    /// `json`, or text with fields in it: `{{.Field}}`
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
+}
+
+/// Lists the things: as asked for, or `quiet`, each by its first field, or as a table.
+pub(super) fn list(
+    asked: &ListArgs,
+    things: &[Fields],
+    columns: &[Column],
+    known: &[&str],
+) -> Result<(), Failure> {
+    match (&asked.format, asked.quiet) {
+        (Some(format), _) => show(format, things, known),
+        (None, true) => {
+            things.iter().filter_map(|fields| fields.first()).try_for_each(|(_, value)| output::line(value))
+        }
+        (None, false) => table(things, columns),
+    }
+}
+
+fn table(things: &[Fields], columns: &[Column]) -> Result<(), Failure> {
+    let heading = columns.iter().map(|(heading, _)| (*heading).to_owned()).collect();
+    let value = |fields: &Fields, name: &str| {
+        fields.iter().find(|(n, _)| *n == name).map(|(_, value)| value.clone()).unwrap_or_default()
+    };
+    let row = |fields: &Fields| columns.iter().map(|(_, name)| value(fields, name)).collect();
+    output::table(&[heading].into_iter().chain(things.iter().map(row)).collect::<Vec<_>>())
 }
 
 #[derive(Debug, PartialEq)]

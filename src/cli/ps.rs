@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `isopod ps`.
 
-use super::format::{self, Fields};
-use super::{Global, Outcome, human, output};
+use super::format::{self, Column, Fields, ListArgs};
+use super::{Global, Outcome, human};
 use clap::Args;
 use isopod_engine::{Record, State};
 
@@ -12,19 +12,23 @@ pub(super) struct PsArgs {
     /// Those that have exited, too
     #[arg(short, long)]
     all: bool,
-    /// Only ids
-    #[arg(short, long)]
-    quiet: bool,
+    #[command(flatten)]
+    list: ListArgs,
     /// Show ids and commands whole
     #[arg(long)]
     no_trunc: bool,
-    /// `json`, or text with fields: `{{.Names}}`
-    #[arg(long, value_name = "FORMAT")]
-    format: Option<String>,
 }
 
 const FIELDS: [&str; 9] =
     ["ID", "Image", "Command", "CreatedAt", "RunningFor", "State", "Status", "Names", "Labels"];
+const COLUMNS: [Column; 6] = [
+    ("CONTAINER ID", "ID"),
+    ("IMAGE", "Image"),
+    ("COMMAND", "Command"),
+    ("CREATED", "RunningFor"),
+    ("STATUS", "Status"),
+    ("NAMES", "Names"),
+];
 /// As much of a command as the table shows.
 const COMMAND: usize = 20;
 
@@ -32,28 +36,8 @@ pub(super) fn run(global: &Global, args: &PsArgs) -> Outcome {
     let now = human::now();
     let list = global.engine()?.list(args.all)?;
     let list: Vec<Fields> = list.iter().map(|record| fields(record, now, args.no_trunc)).collect();
-    let format = match (&args.format, args.quiet) {
-        (Some(format), _) => format.as_str(),
-        (None, true) => "{{.ID}}",
-        (None, false) => {
-            let heading = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "NAMES"];
-            let mut rows = vec![heading.map(str::to_owned).to_vec()];
-            rows.extend(list.iter().map(row));
-            output::table(&rows)?;
-            return Ok(0);
-        }
-    };
-    format::show(format, &list, &FIELDS)?;
+    format::list(&args.list, &list, &COLUMNS, &FIELDS)?;
     Ok(0)
-}
-
-fn row(fields: &Fields) -> Vec<String> {
-    let shown = ["ID", "Image", "Command", "RunningFor", "Status", "Names"];
-    shown
-        .iter()
-        .filter_map(|name| fields.iter().find(|(n, _)| n == name))
-        .map(|(_, value)| value.clone())
-        .collect()
 }
 
 fn fields(record: &Record, now: u64, whole: bool) -> Fields {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `isopod snapshot`.
 
-use super::format::{self, Fields};
+use super::format::{self, Column, Fields, ListArgs};
 use super::{Global, Outcome, human, output};
 use clap::{Args, Subcommand};
 use isopod_engine::SnapshotSummary;
@@ -22,7 +22,7 @@ enum SnapshotVerb {
         name: String,
     },
     /// List snapshots
-    Ls(LsArgs),
+    Ls(ListArgs),
     /// Show snapshots as JSON
     Inspect {
         #[arg(required = true, value_name = "NAME")]
@@ -35,17 +35,15 @@ enum SnapshotVerb {
     },
 }
 
-#[derive(Debug, Args)]
-struct LsArgs {
-    /// Only names
-    #[arg(short, long)]
-    quiet: bool,
-    /// `json`, or text with fields: `{{.Name}}`
-    #[arg(long, value_name = "FORMAT")]
-    format: Option<String>,
-}
-
 const FIELDS: [&str; 6] = ["Name", "Container", "Image", "Memory", "CreatedSince", "Size"];
+const COLUMNS: [Column; 6] = [
+    ("NAME", "Name"),
+    ("CONTAINER", "Container"),
+    ("IMAGE", "Image"),
+    ("MEMORY", "Memory"),
+    ("CREATED", "CreatedSince"),
+    ("SIZE", "Size"),
+];
 
 pub(super) fn run(global: &Global, args: &SnapshotArgs) -> Outcome {
     let engine = global.engine()?;
@@ -54,7 +52,10 @@ pub(super) fn run(global: &Global, args: &SnapshotArgs) -> Outcome {
             engine.snapshot(container, name)?;
             output::line(name)?;
         }
-        SnapshotVerb::Ls(args) => ls(&engine.snapshots()?, args)?,
+        SnapshotVerb::Ls(args) => {
+            let all: Vec<Fields> = engine.snapshots()?.iter().map(fields).collect();
+            format::list(args, &all, &COLUMNS, &FIELDS)?;
+        }
         SnapshotVerb::Inspect { names } => {
             let found = names.iter().map(|name| engine.inspect_snapshot(name));
             let found = found.collect::<Result<Vec<_>, _>>()?;
@@ -65,19 +66,6 @@ pub(super) fn run(global: &Global, args: &SnapshotArgs) -> Outcome {
         }
     }
     Ok(0)
-}
-
-fn ls(all: &[SnapshotSummary], args: &LsArgs) -> Result<(), super::error::Failure> {
-    let all: Vec<Fields> = all.iter().map(fields).collect();
-    match (&args.format, args.quiet) {
-        (Some(format), _) => format::show(format, &all, &FIELDS),
-        (None, true) => format::show("{{.Name}}", &all, &FIELDS),
-        (None, false) => {
-            let heading = ["NAME", "CONTAINER", "IMAGE", "MEMORY", "CREATED", "SIZE"].map(str::to_owned);
-            let rows = all.iter().map(|fields| fields.iter().map(|(_, value)| value.clone()).collect());
-            output::table(&[heading.to_vec()].into_iter().chain(rows).collect::<Vec<_>>())
-        }
-    }
 }
 
 fn fields(snapshot: &SnapshotSummary) -> Fields {

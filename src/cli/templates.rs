@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `isopod template`.
 
-use super::format::{self, Fields};
+use super::format::{self, Column, Fields, ListArgs};
 use super::{Global, Outcome, args, human, output};
 use clap::{Args, Subcommand, ValueHint};
 use isopod_engine::TemplateSummary;
@@ -20,7 +20,7 @@ enum TemplateVerb {
     /// Make the template for machines of this size, if there is none
     Build(BuildArgs),
     /// List templates
-    Ls(LsArgs),
+    Ls(ListArgs),
     /// Remove templates; machines that were started from them go on
     Rm {
         /// Keys, as `ls` shows them
@@ -45,17 +45,16 @@ struct BuildArgs {
     kernel: Option<PathBuf>,
 }
 
-#[derive(Debug, Args)]
-struct LsArgs {
-    /// Only keys
-    #[arg(short, long)]
-    quiet: bool,
-    /// `json`, or text with fields: `{{.Key}}`
-    #[arg(long, value_name = "FORMAT")]
-    format: Option<String>,
-}
-
 const FIELDS: [&str; 7] = ["Key", "CPUs", "Memory", "Kernel", "Usable", "CreatedSince", "Size"];
+const COLUMNS: [Column; 7] = [
+    ("KEY", "Key"),
+    ("CPUS", "CPUs"),
+    ("MEMORY", "Memory"),
+    ("KERNEL", "Kernel"),
+    ("USABLE", "Usable"),
+    ("CREATED", "CreatedSince"),
+    ("SIZE", "Size"),
+];
 /// Of a kernel's hash.
 const SHORT: usize = 12;
 
@@ -73,7 +72,10 @@ pub(super) fn run(global: &Global, args: &TemplateArgs) -> Outcome {
             let key = engine.build_template(&machine, &mut |stage| making.at(stage))?;
             output::line(&key)?;
         }
-        TemplateVerb::Ls(args) => ls(&engine.templates()?, args)?,
+        TemplateVerb::Ls(args) => {
+            let all: Vec<Fields> = engine.templates()?.iter().map(fields).collect();
+            format::list(args, &all, &COLUMNS, &FIELDS)?;
+        }
         TemplateVerb::Rm { keys, unusable } => {
             let of_no_use = || -> Result<Vec<String>, super::error::Failure> {
                 let all = engine.templates()?.into_iter();
@@ -84,19 +86,6 @@ pub(super) fn run(global: &Global, args: &TemplateArgs) -> Outcome {
         }
     }
     Ok(0)
-}
-
-fn ls(all: &[TemplateSummary], args: &LsArgs) -> Result<(), super::error::Failure> {
-    let all: Vec<Fields> = all.iter().map(fields).collect();
-    match (&args.format, args.quiet) {
-        (Some(format), _) => format::show(format, &all, &FIELDS),
-        (None, true) => format::show("{{.Key}}", &all, &FIELDS),
-        (None, false) => {
-            let heading = ["KEY", "CPUS", "MEMORY", "KERNEL", "USABLE", "CREATED", "SIZE"].map(str::to_owned);
-            let rows = all.iter().map(|fields| fields.iter().map(|(_, value)| value.clone()).collect());
-            output::table(&[heading.to_vec()].into_iter().chain(rows).collect::<Vec<_>>())
-        }
-    }
 }
 
 fn fields(template: &TemplateSummary) -> Fields {

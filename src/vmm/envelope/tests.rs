@@ -8,9 +8,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::json;
 use std::fs::File;
-use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::time::Instant;
 use tempfile::tempfile;
 use vm_memory::{Bytes, GuestAddress};
 
