@@ -8,8 +8,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::fs::File;
 use std::io::{self, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+/// How long a machine that does not listen any more, or whose agent has hung up, has to say why.
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Stopping waits for the agent to come to its mailbox.
 const STOPPING: Duration = Duration::from_secs(60);
 /// And as many seconds more as the slowest disk takes for the memory, at so many MiB a second.
@@ -26,22 +29,64 @@ pub(crate) enum Refusal {
     Ended(End),
 }
 
-/// Has it stand still; with the address of the agent's mailbox, once it waits there.
-pub(crate) fn pause(machine: &mut Machine, mailbox: Option<u64>) -> Result<(), Refusal> {
-    let asked = machine.ask_pause(mailbox);
-    answer(machine, asked, STOPPING, |event| matches!(event, Event::Paused))
+/// A machine, as far as those care who attend to it.
+pub(crate) trait Watched {
+    /// Readable when there is an event.
+    fn fd(&self) -> BorrowedFd<'_>;
+    fn event(&mut self) -> Event;
+    /// Asks for the counters, which come as an event; they are for show.
+    fn count(&mut self);
+    /// Has it stand still; with the address of the agent's mailbox, once it waits there.
+    fn pause(&mut self, mailbox: Option<u64>) -> Result<(), Refusal>;
+    /// Has a machine that stands still written into `file`. What the file says of it is what it was told to say.
+    fn save(&mut self, file: &File, identity: &Identity) -> Result<(), Refusal>;
+    /// Has it go on, after `bytes` were put into the agent's mailbox.
+    fn resume(&mut self, bytes: Option<&[u8]>) -> Result<(), Refusal>;
+    /// Has it write down which pages of its memory were touched so far.
+    fn touched(&mut self, list: &File) -> Result<(), Refusal>;
 }
 
-/// Has a machine that stands still written into `file`. What the file says of it is what it was told to say.
-pub(crate) fn save(machine: &mut Machine, file: &File, identity: &Identity) -> Result<(), Refusal> {
-    let cannot = |e| Refusal::Refused(format!("its identity cannot be handed over: {e}"));
-    let told = identity_file(identity).map_err(cannot)?;
-    let asked = machine.ask_save(file, &told);
-    let limit = SAVING + Duration::from_secs(u64::from(identity.memory_mib / SLOWEST));
-    answer(machine, asked, limit, |event| matches!(event, Event::Saved))?;
-    match envelope::open(file) {
-        Ok(envelope) if envelope.identity == *identity => Ok(()),
-        _ => Err(Refusal::Refused("its process has written something else than it was told to".to_owned())),
+impl Watched for Machine {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.as_fd()
+    }
+
+    fn event(&mut self) -> Event {
+        self.next_event()
+    }
+
+    fn count(&mut self) {
+        let _ = self.ask_counters();
+    }
+
+    fn pause(&mut self, mailbox: Option<u64>) -> Result<(), Refusal> {
+        let asked = self.ask_pause(mailbox);
+        answer(self, asked, STOPPING, |event| matches!(event, Event::Paused))
+    }
+
+    fn save(&mut self, file: &File, identity: &Identity) -> Result<(), Refusal> {
+        let cannot = |e| Refusal::Refused(format!("its identity cannot be handed over: {e}"));
+        let told = identity_file(identity).map_err(cannot)?;
+        let asked = self.ask_save(file, &told);
+        let limit = SAVING + Duration::from_secs(u64::from(identity.memory_mib / SLOWEST));
+        answer(self, asked, limit, |event| matches!(event, Event::Saved))?;
+        match envelope::open(file) {
+            Ok(envelope) if envelope.identity == *identity => Ok(()),
+            _ => {
+                let why = "its process has written something else than it was told to";
+                Err(Refusal::Refused(why.to_owned()))
+            }
+        }
+    }
+
+    fn resume(&mut self, bytes: Option<&[u8]>) -> Result<(), Refusal> {
+        let asked = self.ask_resume(bytes);
+        answer(self, asked, STOPPING, |event| matches!(event, Event::Resumed))
+    }
+
+    fn touched(&mut self, list: &File) -> Result<(), Refusal> {
+        let asked = self.ask_touched(list);
+        answer(self, asked, LISTING, |event| matches!(event, Event::Touched))
     }
 }
 
@@ -53,35 +98,16 @@ fn identity_file(identity: &Identity) -> io::Result<File> {
     Ok(file)
 }
 
-/// Has it go on, after `bytes` were put into the agent's mailbox.
-pub(crate) fn resume(machine: &mut Machine, bytes: Option<&[u8]>) -> Result<(), Refusal> {
-    let asked = machine.ask_resume(bytes);
-    answer(machine, asked, STOPPING, |event| matches!(event, Event::Resumed))
-}
-
-/// Has it write down which pages of its memory were touched so far.
-pub(crate) fn touched(machine: &mut Machine, list: &File) -> Result<(), Refusal> {
-    let asked = machine.ask_touched(list);
-    answer(machine, asked, LISTING, |event| matches!(event, Event::Touched))
-}
-
 /// Its next event, if there is one by then.
 pub(crate) fn event_by(machine: &mut Machine, deadline: Instant) -> Option<Event> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let mut fds = [PollFd::new(&*machine, PollFlags::IN)];
-        match poll(&mut fds, Some(&timespec(left))) {
+        match poll(&mut fds, Timespec::try_from(left).ok().as_ref()) {
             Ok(n) if n > 0 => return Some(machine.next_event()),
             _ if left.is_zero() => return None,
             _ => {}
         }
-    }
-}
-
-pub(crate) fn timespec(left: Duration) -> Timespec {
-    Timespec {
-        tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: i64::from(left.subsec_nanos()),
     }
 }
 
@@ -93,7 +119,7 @@ fn answer(
 ) -> Result<(), Refusal> {
     let failed = |message: String| Err(Refusal::Ended(End::Failed { message }));
     // One that does not listen is about to say why.
-    let limit = if asked.is_ok() { limit } else { Duration::from_secs(2) };
+    let limit = if asked.is_ok() { limit } else { LAST_WORDS };
     let deadline = Instant::now() + limit;
     loop {
         match event_by(machine, deadline) {

@@ -9,38 +9,33 @@
 //!
 //! Nothing here waits for the guest without a deadline, and nothing of the guest's is held beyond its window.
 
+mod begin;
 mod pass;
 pub(crate) mod still;
 mod wait;
 
 use crate::agent::{Conversation, Heard, INPUT_PIECE, Misbehaviour, Output, Phase, ProcessEnd, Stillness};
 use crate::container::control::Control;
-use crate::container::name::random;
-use crate::machine::{self, Refusal};
+use crate::machine::{LAST_WORDS, Refusal, Watched};
 use crate::signals::{self, Insistence, SignalFd};
 use crate::sink::Sink;
-use crate::template::{Greeting, Learns};
+use crate::template::Learns;
 use crate::terminal::{self, Raw, Streams};
 use crate::timings::{Mark, Timings};
 use isopod_protocol::frame::{MAX_MESSAGE, put_from_host};
-use isopod_protocol::message::{Container, FailedKind, Thaw, WindowSize};
+use isopod_protocol::message::{Container, FailedKind, WindowSize};
 use isopod_protocol::{Decoder, FromHost};
-use isopod_sys::mailbox;
-use isopod_vmm::envelope::Identity;
-use isopod_vmm::{Counters, End, Event, Machine};
+use isopod_vmm::{Counters, End, Event};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, recv};
 use std::collections::VecDeque;
-use std::fs::File;
 use std::mem;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use still::{ENTROPY, Portrait, Saving, Snapshot, Told};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+use still::{Saving, Standing, Told};
 use wait::{Ready, Who};
 
-/// How long a machine whose agent has hung up has to say why.
-const LAST_WORDS: Duration = Duration::from_secs(2);
 /// More signals than this are not taken while none is answered.
 const MAX_UNANSWERED: usize = 32;
 /// More than a Start, a piece of input and the grants for gigabytes of output that wait to be sent at once.
@@ -55,49 +50,6 @@ pub(crate) struct Limits {
     pub(crate) start: Duration,
     /// To take a signal.
     pub(crate) signal: Duration,
-}
-
-/// The machine, as far as the loop cares.
-pub(crate) trait Watched {
-    /// Readable when there is an event.
-    fn fd(&self) -> BorrowedFd<'_>;
-    fn event(&mut self) -> Event;
-    /// Asks for the counters, which come as an event; they are for show.
-    fn count(&mut self);
-    fn pause(&mut self, mailbox: Option<u64>) -> Result<(), Refusal>;
-    fn save(&mut self, file: &File, identity: &Identity) -> Result<(), Refusal>;
-    fn resume(&mut self, bytes: Option<&[u8]>) -> Result<(), Refusal>;
-    fn touched(&mut self, list: &File) -> Result<(), Refusal>;
-}
-
-impl Watched for Machine {
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.as_fd()
-    }
-
-    fn event(&mut self) -> Event {
-        self.next_event()
-    }
-
-    fn count(&mut self) {
-        let _ = self.ask_counters();
-    }
-
-    fn pause(&mut self, mailbox: Option<u64>) -> Result<(), Refusal> {
-        machine::pause(self, mailbox)
-    }
-
-    fn save(&mut self, file: &File, identity: &Identity) -> Result<(), Refusal> {
-        machine::save(self, file, identity)
-    }
-
-    fn resume(&mut self, bytes: Option<&[u8]>) -> Result<(), Refusal> {
-        machine::resume(self, bytes)
-    }
-
-    fn touched(&mut self, list: &File) -> Result<(), Refusal> {
-        machine::touched(self, list)
-    }
 }
 
 /// How it ended.
@@ -172,10 +124,7 @@ pub(crate) struct Session<'a> {
     /// Where others ask for something.
     control: Option<Control>,
     saving: Option<Saving>,
-    snapshot: Option<Snapshot>,
-    /// How much of what there is to send may be sent while a snapshot is under way.
-    barrier: Option<usize>,
-    paused: bool,
+    standing: Standing,
     /// Where to write down what this start touched of its template.
     learns: Option<Learns>,
     /// What others are to be told of.
@@ -221,47 +170,10 @@ impl<'a> Session<'a> {
             mailbox: 0,
             control,
             saving: None,
-            snapshot: None,
-            barrier: None,
-            paused: false,
+            standing: Standing::Going,
             learns: None,
             told: Vec::new(),
         }
-    }
-
-    /// For an agent that waits at its mailbox for what it is to start: gives what is to be put there. What does not fit
-    /// follows over the line.
-    pub(crate) fn first_words(&mut self, greeting: Greeting) -> Vec<u8> {
-        self.conversation = Conversation::greeted(self.container.terminal.is_some());
-        self.greeted(greeting);
-        self.start();
-        let fits = self.to_agent.len().min(mailbox::ROOM);
-        self.to_agent.drain(..fits).collect()
-    }
-
-    fn greeted(&mut self, greeting: Greeting) {
-        let Greeting { agent, kernel, mailbox } = greeting;
-        self.timings.guest(agent, kernel);
-        self.mailbox = mailbox;
-    }
-
-    /// For an agent that was frozen while it talked to somebody else: likewise.
-    pub(crate) fn first_words_to_copy(&mut self, portrait: &Portrait, thaw: Thaw) -> Vec<u8> {
-        let thaw = Thaw { realtime_ns: realtime_ns(), ..thaw };
-        self.conversation = Conversation::thawing(&portrait.talk);
-        self.greeted(portrait.greeting.clone());
-        self.input = match (self.input, portrait.talk.input_open) {
-            (Input::Early, true) => Input::Early,
-            (Input::Closed, true) => {
-                self.end_input();
-                Input::Closed
-            }
-            _ => Input::Closed,
-        };
-        let mut words = Vec::new();
-        // A name and a few small files.
-        let _ = put_from_host(&mut words, &FromHost::thaw(thaw));
-        words
     }
 
     /// From here on the container can be saved.
@@ -350,7 +262,7 @@ impl<'a> Session<'a> {
             }
         }
         // What is read after a Freeze would have to wait behind it, and its end would be lost to a copy.
-        if ready.has(Who::Stdin) && self.barrier.is_none() {
+        if ready.has(Who::Stdin) && self.standing.barrier().is_none() {
             self.read_input();
         }
         self.talk();
@@ -366,16 +278,14 @@ impl<'a> Session<'a> {
         if let Some(at) = self.hung_up {
             return Some((at + LAST_WORDS, Waiting::Hello, LAST_WORDS));
         }
-        if let Some(snapshot) = &self.snapshot {
-            return Some((snapshot.since + signal, Waiting::Still, signal));
-        }
-        match self.conversation.phase() {
-            _ if self.paused => None,
-            Phase::Up if self.conversation.stillness() == Stillness::Thawing => {
+        match (&self.standing, self.conversation.phase()) {
+            (Standing::Paused, _) => None,
+            (Standing::Saving(snapshot), _) => Some((snapshot.since + signal, Waiting::Still, signal)),
+            (_, Phase::Up) if self.conversation.stillness() == Stillness::Thawing => {
                 Some((self.since + start, Waiting::Still, start))
             }
-            Phase::Booting | Phase::Greeted => Some((self.since + start, Waiting::Hello, start)),
-            Phase::Asked => Some((self.since + start, Waiting::Started, start)),
+            (_, Phase::Booting | Phase::Greeted) => Some((self.since + start, Waiting::Hello, start)),
+            (_, Phase::Asked) => Some((self.since + start, Waiting::Started, start)),
             _ => self.signalled.front().map(|at| (*at + signal, Waiting::Signal, signal)),
         }
     }
@@ -481,7 +391,7 @@ impl<'a> Session<'a> {
                 }
                 Heard::Output(output, bytes) => self.take_output(output, bytes),
                 Heard::InputEnd => self.input = Input::Closed,
-                Heard::Thawed if self.snapshot.is_none() => {
+                Heard::Thawed if !self.standing.is_saving() => {
                     self.timings.mark(Mark::ProcessStarted);
                     self.started();
                 }
@@ -490,41 +400,6 @@ impl<'a> Session<'a> {
         }
         Ok(None)
     }
-
-    /// Tells the agent what to start, with what is only true now.
-    fn start(&mut self) {
-        let mut container = mem::take(&mut self.container);
-        container.terminal = container.terminal.map(|_| self.terminal_size());
-        container.realtime_ns = realtime_ns();
-        container.entropy = random::<ENTROPY>().to_vec();
-        self.container.terminal = container.terminal;
-        // `run` has seen to it that the message is not too long.
-        let _ = put_from_host(&mut self.to_agent, &FromHost::start(container));
-        self.conversation.start_sent();
-        self.since = Instant::now();
-    }
-
-    fn started(&mut self) {
-        self.since = Instant::now();
-        self.told.push(Told::Up);
-        if self.input == Input::Early {
-            self.input = Input::Open;
-        }
-        if self.container.terminal.is_some()
-            && self.input != Input::Closed
-            && self.streams.stdin_is_terminal()
-        {
-            self.raw = Raw::set(self.streams.stdin).ok();
-        }
-        // It may have changed while the guest booted.
-        self.resize();
-    }
-}
-
-/// The wall clock, in ns since the epoch.
-fn realtime_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -65,8 +65,8 @@ fn a_process_is_the_first_of_its_namespace_and_sees_no_other() {
     if !able() {
         return;
     }
-    let ended = run(shell("echo $$; ls -d /proc/[0-9]* | wc -l; hostname"));
-    assert_eq!(ended.stdout(), "1\n3\nbox\n");
+    let ended = run(shell("echo $$; echo /proc/[0-9]*; hostname"));
+    assert_eq!(ended.stdout(), "1\n/proc/1\nbox\n");
 }
 
 #[test]

@@ -11,9 +11,8 @@
 
 use super::records::Record;
 use crate::error::{EngineError, Kind, Result};
-use crate::machine::timespec;
 use isopod_sys::fdpass;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::net::{
@@ -101,7 +100,7 @@ impl Control {
         };
         // Who connects has something to say.
         let mut fds = [PollFd::new(client, PollFlags::IN)];
-        let _ = poll(&mut fds, Some(&timespec(PATIENCE)));
+        let _ = poll(&mut fds, Timespec::try_from(PATIENCE).ok().as_ref());
         let mut buf = vec![0; MAX_MESSAGE];
         let (n, fds) = match fdpass::receive(client.as_fd(), &mut buf) {
             Ok((n, fds)) if n > 0 => (n, fds),

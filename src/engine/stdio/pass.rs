@@ -64,7 +64,7 @@ impl<'a> Session<'a> {
 
     /// How much of what there is to send may be sent now.
     pub(super) fn sendable(&self) -> usize {
-        self.barrier.unwrap_or(self.to_agent.len())
+        self.standing.barrier().unwrap_or(self.to_agent.len())
     }
 
     /// Sends what there is to send, as far as the agent takes it.
@@ -79,7 +79,7 @@ impl<'a> Session<'a> {
             }
         }
         self.to_agent.drain(..self.sent);
-        self.barrier = self.barrier.map(|barrier| barrier - self.sent);
+        self.standing.sent(self.sent);
         self.sent = 0;
     }
 }

@@ -12,17 +12,19 @@
 //! From Freeze on nothing is said to the agent, whatever comes up meanwhile: it waits behind a barrier, and the agent of a
 //! copy never hears of it.
 
-use super::{Ending, Session, Watched};
+use super::begin::realtime_ns;
+use super::{Ending, Session};
 use crate::agent::{Phase, Stillness, Talk};
 use crate::container::control::{Answer, Ask, Wanted};
 use crate::container::name::random;
 use crate::container::records::Record;
 use crate::error::{EngineError, Kind};
-use crate::machine::Refusal;
+use crate::machine::{Refusal, Watched};
 use crate::template::Greeting;
 use isopod_protocol::FromHost;
 use isopod_protocol::frame::put_from_host;
 use isopod_protocol::message::Thaw;
+use isopod_vmm::End;
 use isopod_vmm::envelope::Identity;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -55,10 +57,41 @@ pub(crate) enum Told {
     Unpaused,
 }
 
+/// What others have made of a container's going.
+#[derive(Debug)]
+pub(super) enum Standing {
+    Going,
+    Paused,
+    Saving(Snapshot),
+}
+
+impl Standing {
+    pub(super) fn is_saving(&self) -> bool {
+        matches!(self, Self::Saving(_))
+    }
+
+    /// How much of what there is to send may be sent, if not all.
+    pub(super) fn barrier(&self) -> Option<usize> {
+        match self {
+            Self::Saving(snapshot) => Some(snapshot.barrier),
+            Self::Going | Self::Paused => None,
+        }
+    }
+
+    /// So much less is there to send.
+    pub(super) fn sent(&mut self, n: usize) {
+        if let Self::Saving(snapshot) = self {
+            snapshot.barrier -= n;
+        }
+    }
+}
+
 /// A snapshot under way.
 #[derive(Debug)]
 pub(super) struct Snapshot {
     file: File,
+    /// How much there was to send up to the Freeze, and with it.
+    barrier: usize,
     /// Since when the agent is waited for.
     pub(super) since: Instant,
     /// What there is to tell the client in the end.
@@ -67,7 +100,7 @@ pub(super) struct Snapshot {
 
 /// A message that makes a machine that may be a copy somebody of its own.
 pub(crate) fn thaw(copy: bool) -> Thaw {
-    Thaw { realtime_ns: super::realtime_ns(), entropy: random::<ENTROPY>().to_vec(), copy, ..Thaw::default() }
+    Thaw { realtime_ns: realtime_ns(), entropy: random::<ENTROPY>().to_vec(), copy, ..Thaw::default() }
 }
 
 impl Session<'_> {
@@ -103,17 +136,17 @@ impl Session<'_> {
     fn pause(&mut self, machine: &mut dyn Watched) -> Result<(), Refused> {
         self.must_run("be paused")?;
         machine.pause(None).map_err(|refusal| self.refused(refusal))?;
-        self.paused = true;
+        self.standing = Standing::Paused;
         self.told.push(Told::Paused);
         Ok(())
     }
 
     fn unpause(&mut self, machine: &mut dyn Watched) -> Result<(), Refused> {
-        if !self.paused {
+        if !matches!(self.standing, Standing::Paused) {
             return Err(Refused::Because(EngineError::new(Kind::Conflict, "the container is not paused")));
         }
         machine.resume(None).map_err(|refusal| self.refused(refusal))?;
-        self.paused = false;
+        self.standing = Standing::Going;
         self.told.push(Told::Unpaused);
         self.forgive_delays();
         Ok(())
@@ -125,10 +158,11 @@ impl Session<'_> {
     }
 
     fn must_run(&self, to: &str) -> Result<(), Refused> {
-        let why = match (self.conversation.phase(), self.paused) {
-            (Phase::Up, false) if self.conversation.stillness() == Stillness::Moving => return Ok(()),
-            (_, true) => "it is paused",
-            (Phase::Up, false) => "it is being saved, or not itself yet",
+        let moving = self.conversation.stillness() == Stillness::Moving;
+        let why = match (&self.standing, self.conversation.phase()) {
+            (Standing::Going, Phase::Up) if moving => return Ok(()),
+            (Standing::Paused, _) => "it is paused",
+            (_, Phase::Up) => "it is being saved, or not itself yet",
             _ => "its process does not run",
         };
         let what = format!("the container can't {to}: {why}");
@@ -148,33 +182,28 @@ impl Session<'_> {
         }
         // A word of five bytes is not too long.
         let _ = put_from_host(&mut self.to_agent, &FromHost::freeze());
-        self.barrier = Some(self.to_agent.len());
         self.conversation.freeze_sent();
-        self.snapshot = Some(Snapshot { file, since: Instant::now(), answer: Answer::Done });
+        let barrier = self.to_agent.len();
+        self.standing =
+            Standing::Saving(Snapshot { file, barrier, since: Instant::now(), answer: Answer::Done });
         Ok(())
     }
 
     /// The agent has said something: goes on with the snapshot, if there is one and it was that.
     pub(super) fn go_on_with_snapshot(&mut self, machine: &mut dyn Watched) -> Option<Ending> {
-        let snapshot = self.snapshot.as_mut()?;
+        let Standing::Saving(snapshot) = &mut self.standing else {
+            return None;
+        };
         match self.conversation.stillness() {
-            Stillness::Still => match self.save(machine) {
-                Ok(()) => {}
-                Err(Refused::Ended(ending)) => return Some(ending),
-                Err(Refused::Because(error)) => {
-                    if let Some(snapshot) = &mut self.snapshot {
-                        snapshot.answer = error.into();
-                    }
-                }
-            },
+            Stillness::Still => return self.save(machine).err(),
             Stillness::Moving => {
-                let mut answer = snapshot.answer.clone();
-                if let Some(why) = self.conversation.take_freeze_failure() {
-                    answer =
-                        EngineError::new(Kind::Guest, "the container can't be saved").because(why).into();
-                }
-                self.barrier = None;
-                self.snapshot = None;
+                let answer = match self.conversation.take_freeze_failure() {
+                    Some(why) => {
+                        EngineError::new(Kind::Guest, "the container can't be saved").because(why).into()
+                    }
+                    None => snapshot.answer.clone(),
+                };
+                self.standing = Standing::Going;
                 self.forgive_delays();
                 self.answer(answer);
             }
@@ -183,23 +212,28 @@ impl Session<'_> {
         None
     }
 
-    /// All of it stands still: writes it down and lets it go on, whether it could be written or not.
-    fn save(&mut self, machine: &mut dyn Watched) -> Result<(), Refused> {
-        machine.pause(Some(self.mailbox)).map_err(|refusal| self.refused(refusal))?;
-        let saved = self.write(machine);
+    /// All of it stands still: writes it down and lets it go on, whether it could be written or not. A machine that
+    /// cannot stop or go on with its agent at the mailbox has a guest that waits for ever.
+    fn save(&mut self, machine: &mut dyn Watched) -> Result<(), Ending> {
+        machine.pause(Some(self.mailbox)).map_err(|refusal| self.lost(refusal))?;
+        let answer = match self.write(machine) {
+            Ok(()) => Answer::Done,
+            Err(Refused::Because(error)) => error.into(),
+            Err(Refused::Ended(ending)) => return Err(ending),
+        };
         // Only now: the time is in it.
         let mut words = Vec::new();
         let _ = put_from_host(&mut words, &FromHost::thaw(thaw(false)));
-        machine.resume(Some(&words)).map_err(|refusal| self.refused(refusal))?;
+        machine.resume(Some(&words)).map_err(|refusal| self.lost(refusal))?;
         self.conversation.thaw_sent();
-        if let Some(snapshot) = &mut self.snapshot {
-            snapshot.since = Instant::now();
+        if let Standing::Saving(snapshot) = &mut self.standing {
+            (snapshot.answer, snapshot.since) = (answer, Instant::now());
         }
-        saved
+        Ok(())
     }
 
     fn write(&mut self, machine: &mut dyn Watched) -> Result<(), Refused> {
-        let (Some(saving), Some(snapshot)) = (&self.saving, &self.snapshot) else {
+        let (Some(saving), Standing::Saving(snapshot)) = (&self.saving, &self.standing) else {
             return Ok(());
         };
         let talk = self.conversation.talk();
@@ -215,8 +249,16 @@ impl Session<'_> {
             Refusal::Refused(why) => {
                 Refused::Because(EngineError::new(Kind::Io, "the machine can't do that").because(why))
             }
-            Refusal::Ended(end) => Refused::Ended(Ending::Machine { end, phase: self.conversation.phase() }),
+            Refusal::Ended(_) => Refused::Ended(self.lost(refusal)),
         }
+    }
+
+    fn lost(&self, refusal: Refusal) -> Ending {
+        let end = match refusal {
+            Refusal::Ended(end) => end,
+            Refusal::Refused(message) => End::Failed { message },
+        };
+        Ending::Machine { end, phase: self.conversation.phase() }
     }
 
     fn gone(&self) -> EngineError {

@@ -5,8 +5,11 @@ use isopod_protocol::frame::{Frame, data_header, put_data, put_from_agent, put_w
 use isopod_protocol::message::{AgentSays, Exited, FromAgent, HostSays, Started};
 use isopod_protocol::window::INITIAL;
 use isopod_protocol::{StreamId, VERSION, message};
+use isopod_vmm::envelope::Identity;
 use prost::Message;
+use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::thread::{self, JoinHandle};
 

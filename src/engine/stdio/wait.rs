@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Waiting for whoever has something for the loop, until the next deadline.
 
-use super::{Input, MAX_UNANSWERED, Session, Watched};
+use super::still::Standing;
+use super::{Input, MAX_UNANSWERED, Session};
 use crate::agent::Output;
+use crate::machine::Watched;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Who {
@@ -50,14 +52,14 @@ impl Session<'_> {
         }
         // What the agent does not read of ours is not added to, whatever room it says it has.
         if self.input == Input::Open
-            && self.barrier.is_none()
+            && self.standing.barrier().is_none()
             && self.to_agent.is_empty()
             && self.conversation.input_room() > 0
         {
             add(self.streams.stdin, PollFlags::IN, Who::Stdin);
         }
         // A machine that is paused takes none; they come when it goes on.
-        if self.conversation.unanswered() < MAX_UNANSWERED && !self.paused {
+        if self.conversation.unanswered() < MAX_UNANSWERED && !matches!(self.standing, Standing::Paused) {
             add(self.signals.as_fd(), PollFlags::IN, Who::Signals);
         }
         add(machine.fd(), PollFlags::IN, Who::Machine);
@@ -66,10 +68,11 @@ impl Session<'_> {
             add(self.agent.as_fd(), PollFlags::IN | out, Who::Agent);
         }
         // One wish at a time.
-        if let (Some(control), None) = (&self.control, &self.snapshot) {
+        if let Some(control) = self.control.as_ref().filter(|_| !self.standing.is_saving()) {
             add(control.watched(), PollFlags::IN, Who::Control);
         }
-        let timeout = self.deadline().map(|(at, ..)| timespec(at.saturating_duration_since(Instant::now())));
+        let left = self.deadline().map(|(at, ..)| at.saturating_duration_since(Instant::now()));
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
         // Interrupted or failed, there is nothing to do but look again; the deadline is looked at in any case.
         let _ = poll(&mut fds, timeout.as_ref());
         Ready(
@@ -79,14 +82,5 @@ impl Session<'_> {
                 .map(|(who, _)| who)
                 .collect(),
         )
-    }
-}
-
-/// Rounded up to whole milliseconds, so that waiting does not end before the deadline.
-fn timespec(duration: Duration) -> Timespec {
-    let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
-    Timespec {
-        tv_sec: i64::try_from(ms / 1000).unwrap_or(i64::MAX),
-        tv_nsec: i64::try_from(ms % 1000 * 1_000_000).unwrap_or(0),
     }
 }

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a start touches of its template: the first start finds out, the others are spared the page faults.
 
-use crate::machine::Refusal;
-use crate::stdio::Watched;
+use crate::machine::{Refusal, Watched};
 use isopod_sys::unnamed::Unnamed;
 use std::path::PathBuf;
 

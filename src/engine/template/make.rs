@@ -8,7 +8,7 @@ use super::{Greeting, Making, Needed};
 use crate::agent::{Conversation, Heard, Misbehaviour, Phase};
 use crate::container::process;
 use crate::error::{EngineError, Kind, Result};
-use crate::machine::{self, Refusal, event_by, timespec};
+use crate::machine::{LAST_WORDS, Refusal, Watched, event_by};
 use crate::stdio::{Ending, Waiting};
 use isopod_protocol::frame::put_from_host;
 use isopod_protocol::{AGENT_PORT, Decoder, FromHost};
@@ -16,7 +16,7 @@ use isopod_sys::unnamed::Unnamed;
 use isopod_vmm::client::{self, MachineDescriptors, ShareFiles};
 use isopod_vmm::envelope::Identity;
 use isopod_vmm::{Event, Machine, MachineConfig};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use std::fs::File;
@@ -25,9 +25,6 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::result::Result as StdResult;
 use std::time::{Duration, Instant};
-
-/// How long a machine whose agent has hung up has to say why.
-const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Why there is no template.
 #[derive(Debug)]
@@ -66,9 +63,9 @@ pub(super) fn make(
     let mailbox = greeting.mailbox;
     let extra = serde_json::to_value(greeting).map_err(EngineError::io("cannot encode a greeting"))?;
     prepare(&line)?;
-    machine::pause(&mut machine, Some(mailbox))?;
+    machine.pause(Some(mailbox))?;
     progress(Making::Saving);
-    machine::save(&mut machine, unnamed.file(), &Identity { extra, ..identity })?;
+    machine.save(unnamed.file(), &Identity { extra, ..identity })?;
     machine.kill();
     Ok(unnamed.link(made.name).map_err(cannot)?)
 }
@@ -123,7 +120,7 @@ fn hello(machine: &mut Machine, line: &mut UnixStream, limit: Duration) -> StdRe
             return Err(Failed::Guest(Ending::Silent { waiting: Waiting::Hello, limit }));
         }
         let mut fds = [PollFd::new(&*line, PollFlags::IN), PollFd::new(&*machine, PollFlags::IN)];
-        let _ = poll(&mut fds, Some(&timespec(left)));
+        let _ = poll(&mut fds, Timespec::try_from(left).ok().as_ref());
         let [spoke, happened] = [0, 1].map(|n: usize| !fds[n].revents().is_empty());
         if spoke {
             match recv(&*line, decoder.space(), RecvFlags::DONTWAIT) {
