@@ -2,14 +2,15 @@
 //! The queue side of the file system device (§5.11): each chain is one FUSE request and the room for its answer.
 //!
 //! Queue 0 takes what must not wait behind reads (FORGET, §5.11.6), queue 1 everything else. Requests are copied out once
-//! and then judged; contents go the other way without a copy, from the file into the guest's buffers.
+//! and then judged; contents go the other way without a copy: pages of a file are mapped over the guest's, whose page cache
+//! then is the host's, and what is not whole pages is read straight into the guest's buffers.
 //! A request that cannot be answered (no whole header, no room for one) is given back with nothing written.
 
 use super::chain::{Broken, Chain};
 use super::worker::{Engine, Handler, Port, Wake};
 use super::{Bound, BoundQueue, DeviceState, GuestMemory, RestoreError, SaveError, StartError, VirtioDevice};
 use isopod_fs::{Counters, FileSystem, MAX_REQUEST, Reply, Server};
-use isopod_sys::volatile::pread_into;
+use isopod_sys::volatile::{map_into, pread_into};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -22,6 +23,10 @@ const HIPRIO_SIZE: u16 = 64;
 /// A descriptor is a page of a READ, and four go with each request: Linux reads ahead in 32 pages, and three of those
 /// fit at once. More would be memory of the guest's, and instructions to set it up.
 const REQUEST_SIZE: u16 = 128;
+
+/// Mappings one device makes; after that it reads. Each can split one in three, of which the host grants a process 65530
+/// (`vm.max_map_count`) and pays 200 bytes for each: a guest must not run out of the one or up the other.
+const MOST_MAPPINGS: u16 = 4096;
 
 const TAG_LEN: usize = 36;
 /// `tag[36]`, `num_request_queues` (§5.11.4). There is no notification queue, and so no `notify_buf_size`.
@@ -39,6 +44,7 @@ struct Session {
     server: Server,
     /// Where requests are copied to.
     request: Box<[u8]>,
+    mappings_left: u16,
 }
 
 impl Fs {
@@ -52,7 +58,11 @@ impl Fs {
         let server = Server::new(files);
         let counters = server.counters();
         let request = vec![0; MAX_REQUEST].into_boxed_slice();
-        Self { config, counters, engine: Engine::Idle(Session { server, request }) }
+        Self {
+            config,
+            counters,
+            engine: Engine::Idle(Session { server, request, mappings_left: MOST_MAPPINGS }),
+        }
     }
 
     /// What was asked of it so far.
@@ -124,7 +134,10 @@ impl Session {
     /// A request longer than the buffer is cut, and refused because its length is not what its header says.
     fn answer(&mut self, memory: &GuestMemory, chain: &Chain) -> usize {
         let len = chain.read(memory, 0, &mut self.request);
-        self.server.handle(&self.request[..len], &mut Answer { memory, chain })
+        self.server.handle(
+            &self.request[..len],
+            &mut Answer { memory, chain, mappings_left: &mut self.mappings_left },
+        )
     }
 }
 
@@ -132,6 +145,7 @@ impl Session {
 struct Answer<'c> {
     memory: &'c GuestMemory,
     chain: &'c Chain,
+    mappings_left: &'c mut u16,
 }
 
 impl Reply for Answer<'_> {
@@ -155,6 +169,13 @@ impl Reply for Answer<'_> {
 
     fn fill(&mut self, at: usize, len: usize, file: &File, offset: u64) -> io::Result<usize> {
         let slices = self.chain.writable_slices(self.memory, at, len);
+        if *self.mappings_left > 0 {
+            let mapped = map_into(file.as_fd(), &slices, offset)?;
+            if mapped > 0 {
+                *self.mappings_left -= 1;
+                return Ok(mapped);
+            }
+        }
         pread_into(file.as_fd(), &slices, offset)
     }
 }
