@@ -55,25 +55,22 @@ pub enum FrameError {
     WrongLength { kind: u8, len: u32, expected: usize },
 }
 
-/// Puts frames together from whatever pieces a stream delivers; holds one frame at most.
+/// Puts frames together from whatever pieces a stream delivers; holds one frame at most, and no memory before the first.
 ///
 /// Feed it with `space` and `advance`, then take frames with `next_frame` until it gives `None`.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Decoder {
     buf: Vec<u8>,
     start: usize,
     end: usize,
 }
 
-impl Default for Decoder {
-    fn default() -> Self {
-        Self { buf: vec![0; HEADER_LEN + MAX_DATA], start: 0, end: 0 }
-    }
-}
-
 impl Decoder {
     /// Where to read the stream into; never empty once `next_frame` has given `None`.
     pub fn space(&mut self) -> &mut [u8] {
+        if self.buf.is_empty() {
+            self.buf.resize(HEADER_LEN + MAX_DATA, 0);
+        }
         if self.start > 0 {
             self.buf.copy_within(self.start..self.end, 0);
             self.end -= self.start;

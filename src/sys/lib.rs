@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "this is where it lives")]
 
 pub mod fdpass;
+pub mod heap;
 pub mod mailbox;
 pub mod map;
 pub mod process;

@@ -32,6 +32,7 @@ use crate::timings::{Mark, Timings};
 use isopod_protocol::frame::MAX_MESSAGE;
 use isopod_protocol::message::{Container, Thaw};
 use isopod_protocol::{AGENT_PORT, FromHost};
+use isopod_sys::heap;
 use isopod_vmm::client::{self, MachineDescriptors, ShareFiles};
 use isopod_vmm::envelope::{Identity, Kind as SavedAs};
 use isopod_vmm::{Event, Machine, MachineConfig};
@@ -260,6 +261,10 @@ fn attend(
             Told::Unpaused => Change::Unpause,
         };
         trouble.extend(owned.change(change).err());
+        if told == Told::Up {
+            // From here on there is little to do for as long as the container runs.
+            heap::give_back();
+        }
     };
     let ending = session.serve(&mut machine, &mut tell);
     if matches!(ending, Ending::Exited(_)) {

@@ -43,9 +43,9 @@ impl<'a> Session<'a> {
     }
 
     pub(super) fn read_input(&mut self) {
-        let mut buf = [0; INPUT_PIECE];
-        let room = self.conversation.input_room().min(buf.len());
-        match retry_on_intr(|| read(self.streams.stdin, &mut buf[..room])) {
+        // Not on the stack, which would be this large for as long as the container lives.
+        let mut buf = vec![0; self.conversation.input_room().min(INPUT_PIECE)];
+        match retry_on_intr(|| read(self.streams.stdin, &mut buf)) {
             Ok(n) if n > 0 => {
                 put_data(&mut self.to_agent, StreamId::STDIN, &buf[..n]);
                 self.conversation.input_sent(n);
