@@ -24,31 +24,44 @@ fn kill_9(pid: u32) {
     kill_process(pid, Signal::KILL).expect("killed");
 }
 
+/// Starts a container as often as there are moments, in milliseconds, and kills the engine at each.
+fn kill_at(host: &Host, moments: &[u64], args: &[&str]) {
+    for milliseconds in moments {
+        let mut child = host.command(args).spawn().expect("the binary starts");
+        thread::sleep(Duration::from_millis(*milliseconds));
+        let killed = Instant::now();
+        child.kill().expect("killed");
+        child.wait().expect("our child");
+        expect_nothing_running(host, killed);
+    }
+}
+
 #[test]
 fn the_engine_killed_at_any_moment_of_a_start_takes_its_machine_along() {
     let host = Host::new();
     let spin = kernel(host.root(), Deed::Spin);
     // The first run loads the demo image; the moments are spread over it and over starts that find it there.
-    for milliseconds in [0, 1, 2, 4, 8, 15, 30, 60, 120, 250, 500, 3, 5, 7, 10, 20, 40] {
-        let mut child = host
-            .command(&[
-                "run",
-                "--rm",
-                "--name",
-                "same",
-                "--no-template",
-                "--kernel",
-                spin.to_str().unwrap(),
-                "demo",
-            ])
-            .spawn()
-            .expect("the binary starts");
-        thread::sleep(Duration::from_millis(milliseconds));
-        let killed = Instant::now();
-        child.kill().expect("killed");
-        child.wait().expect("our child");
-        expect_nothing_running(&host, killed);
-    }
+    let moments = [0, 1, 2, 4, 8, 15, 30, 60, 120, 250, 500, 3, 5, 7, 10, 20, 40];
+    let kernel = spin.to_str().unwrap();
+    kill_at(&host, &moments, &["run", "--rm", "--name", "same", "--no-template", "--kernel", kernel, "demo"]);
+    host.assert_clean();
+}
+
+/// A restore takes some milliseconds, and what the guest does first takes hundreds.
+const OF_A_RESTORE: [u64; 20] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 20, 40, 80, 150, 300, 600, 900];
+
+#[test]
+fn the_engine_killed_while_it_restores_a_template_leaves_it_whole() {
+    let host = Host::new();
+    assert_eq!(host.sh(&[], "echo up").expect(0).text(), "up\n");
+    let before = host.isopod(&["template", "ls"]).expect(0);
+    kill_at(
+        &host,
+        &OF_A_RESTORE,
+        &["run", "--rm", "--name", "same", "--entrypoint", "", "demo", "cat", "/etc/passwd"],
+    );
+    assert_eq!(host.isopod(&["template", "ls"]).expect(0).text(), before.text());
+    assert_eq!(host.sh(&[], "echo up").expect(0).text(), "up\n");
     host.assert_clean();
 }
 

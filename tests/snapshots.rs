@@ -2,7 +2,8 @@
 //! Snapshots: a running container written down, and gone on with as often as one likes.
 
 use crate::support::debian;
-use crate::support::{Host, files, finish, wait};
+use crate::support::{Host, files, finish, times, wait};
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
@@ -159,7 +160,7 @@ fn every_damaged_byte_of_a_snapshot_is_found_before_anything_runs() {
     let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
     // Everywhere: the head, the state, what is there of the memory and what is not. A sequence of our own, the same each time.
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
-    for n in 0..60u64 {
+    for n in 0..times(60) {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
@@ -169,7 +170,7 @@ fn every_damaged_byte_of_a_snapshot_is_found_before_anything_runs() {
         file.write_all_at(&[byte[0] ^ 0x40], at).unwrap();
         let run = host.isopod(&["run", "--rm", "--from-snapshot", "whole"]);
         assert_eq!(run.code, Some(125), "byte {at}: {}", run.stderr);
-        assert!(run.stderr.contains("cannot"), "byte {at}: {}", run.stderr);
+        assert!(run.stderr.contains("cannot") && run.stderr.contains("cause:"), "byte {at}: {}", run.stderr);
         file.write_all_at(&byte, at).unwrap();
     }
     for cut in [0, 1, 63, 64, 5000, len - 4096, len - 1] {
@@ -209,6 +210,26 @@ fn whoever_is_killed_there_is_a_whole_snapshot_or_none_and_the_next_one_works() 
 }
 
 #[test]
+fn whoever_is_killed_while_a_snapshot_is_restored_leaves_it_whole() {
+    let host = Host::new();
+    let mut original = Talk::begin(&host, &counter("one"));
+    original.ask("");
+    host.isopod(&["snapshot", "create", "one", "kept"]).expect(0);
+    assert_eq!(original.end(), Some(0));
+    let copy = ["run", "--rm", "-i", "--name", "copy", "--from-snapshot", "kept"];
+    for milliseconds in [0, 1, 2, 3, 5, 8, 12, 20, 50, 100, 200, 400] {
+        let mut child = host.command(&copy).spawn().unwrap();
+        thread::sleep(Duration::from_millis(milliseconds));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let mut last = Talk::begin(&host, &copy);
+    assert!(last.ask("").starts_with("2 "));
+    assert_eq!(last.end(), Some(0));
+    host.assert_clean();
+}
+
+#[test]
 fn a_paused_container_stands_still_and_goes_on() {
     let host = Host::new();
     let mut talk = Talk::begin(&host, &counter("one"));
@@ -244,6 +265,36 @@ fn what_cannot_be_is_refused_with_a_reason() {
     }
     let mixed = host.isopod(&["run", "--from-snapshot", "x", "-m", "1g"]);
     assert!(mixed.code == Some(125) && mixed.stderr.contains("--memory"), "{}", mixed.stderr);
+}
+
+/// Says who it is each time it is asked; the image has no machine id of its own.
+const WHO: &str = "echo 0123456789abcdef0123456789abcdef >/etc/machine-id; \
+                   while read x; do echo $(cat /etc/machine-id) $(hostname) $(cat /etc/hostname) \
+                   $(head -c 16 /dev/urandom | od -An -tx1 | tr -d ' '); done";
+
+#[test]
+fn each_copy_is_somebody_of_its_own() {
+    let host = Host::new();
+    let args = ["run", "--rm", "-i", "-u", "0", "--name", "one", "--entrypoint", "", "demo", "sh", "-c", WHO];
+    let mut original = Talk::begin(&host, &args);
+    let who = original.ask("");
+    host.isopod(&["snapshot", "create", "one", "many"]).expect(0);
+    assert_eq!(original.end(), Some(0));
+    let mut seen: [BTreeSet<String>; 4] = Default::default();
+    for (set, word) in seen.iter_mut().zip(who.split(' ')) {
+        set.insert(word.to_owned());
+    }
+    for _ in 0..times(3) {
+        let mut copy = Talk::begin(&host, &["run", "--rm", "-i", "--from-snapshot", "many"]);
+        let who = copy.ask("");
+        let words: Vec<_> = who.split(' ').collect();
+        assert_eq!((words.len(), words[1]), (4, words[2]), "{who}");
+        for (set, word) in seen.iter_mut().zip(words) {
+            assert!(set.insert(word.to_owned()), "seen before: {word}");
+        }
+        assert_eq!(copy.end(), Some(0));
+    }
+    host.assert_clean();
 }
 
 #[test]

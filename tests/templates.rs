@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Templates: made once, used by all, never half, and never the reason for two machines to be alike.
 
-use crate::support::{Host, files, finish};
+use crate::support::{Host, files, finish, times};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeSet;
-use std::env;
 use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io::Read;
@@ -13,9 +12,6 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// More of them than in a usual run; a thousand took some minutes.
-const CLONES: &str = "ISOPOD_TEST_CLONES";
-const USUAL: usize = 6;
 /// How far a guest's clock may be off.
 const SKEW: Duration = Duration::from_millis(50);
 
@@ -118,9 +114,8 @@ fn a_template_cut_short_under_a_machine_ends_that_machine_and_says_why() {
 #[test]
 fn machines_of_one_template_are_each_their_own() {
     let host = Host::new();
-    let count = env::var(CLONES).ok().and_then(|n| n.parse().ok()).unwrap_or(USUAL);
     let mut seen = [BTreeSet::new(), BTreeSet::new(), BTreeSet::new()];
-    for _ in 0..count {
+    for _ in 0..times(6) {
         let before = now();
         let said = host.sh(&[], WHO).expect(0);
         let after = now();

@@ -4,6 +4,7 @@
 use crate::Options;
 use crate::boot::{AGENT, AGENT_HASH};
 use crate::error::EngineError;
+use crate::hex::hex;
 use crate::images::demo_size;
 use crate::kernel;
 use crate::kvm;
@@ -149,7 +150,7 @@ fn identify(mut file: &File) -> io::Result<(Option<String>, String)> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
     hash.update(&bytes);
-    let hash = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let hash = hex(&hash.finalize()[..16]);
     let release = bytes.windows(BANNER.len()).position(|w| w == BANNER).map(|at| {
         let rest = bytes[at + BANNER.len()..].iter().take(64).take_while(|b| b.is_ascii_graphic());
         rest.map(|b| char::from(*b)).collect()

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The files in /etc that are the host's to write.
 
+use crate::hex::hex;
 use isopod_protocol::message::EtcFile;
 
 const RESOLV: &str = "# This container has no network, hence no name servers.\n";
@@ -28,7 +29,7 @@ pub(crate) fn files(hostname: &str) -> Vec<EtcFile> {
 pub(crate) fn identity(hostname: &str, random: &[u8; 16]) -> Vec<EtcFile> {
     let mut own: Vec<_> =
         files(hostname).into_iter().filter(|file| file.path != "/etc/resolv.conf").collect();
-    let id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    own.push(EtcFile { path: "/etc/machine-id".to_owned(), content: format!("{id}\n").into_bytes() });
+    let id = format!("{}\n", hex(random));
+    own.push(EtcFile { path: "/etc/machine-id".to_owned(), content: id.into_bytes() });
     own
 }

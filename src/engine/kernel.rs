@@ -2,6 +2,7 @@
 //! The guest kernel: where it is found, and whether it is one.
 
 use crate::error::{EngineError, Kind, Result};
+use crate::hex;
 use crate::memo::{self, Before};
 use sha2::{Digest, Sha256};
 use std::env;
@@ -28,11 +29,7 @@ impl Kernel {
     /// The SHA-256 of the file, read once for each state of it.
     pub(crate) fn hash(&self, run_root: &Path) -> Result<String> {
         // One memo a place, and not a path's worth of file name.
-        let place: String = Sha256::digest(self.path.as_os_str().as_encoded_bytes())
-            .iter()
-            .take(8)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let place = hex::short(Sha256::digest(self.path.as_os_str().as_encoded_bytes()));
         let memo = run_root.join("kernels").join(place);
         if let Some(hash) = memo::recall(&memo, &self.file) {
             return Ok(hash);
@@ -50,7 +47,7 @@ impl Kernel {
             hash.update(&piece[..read]);
             at += read as u64;
         }
-        let hash: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = hex::hex(hash.finalize());
         memo::remember(&memo, &before, &hash);
         Ok(hash)
     }

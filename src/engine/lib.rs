@@ -22,6 +22,7 @@ pub mod container;
 pub mod doctor;
 mod error;
 mod etc;
+mod hex;
 mod images;
 mod kernel;
 mod kvm;

@@ -7,7 +7,7 @@
 use crate::error::{EngineError, Kind, Result};
 use crate::memo::{self, Before};
 use isopod_vmm::envelope::{self, Envelope, Identity, OpenError};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::result::Result as StdResult;
@@ -57,6 +57,16 @@ pub(crate) fn vouch(file: &File, run_root: &Path) {
     if let Ok(envelope) = envelope::open(file) {
         memo::remember(&memo_of(&envelope, run_root), &Before::of(file), true);
     }
+}
+
+/// Removes a machine's file, and with it what is remembered of it.
+pub(crate) fn remove(path: &Path, run_root: &Path) -> io::Result<()> {
+    let envelope = File::open(path).ok().and_then(|file| envelope::open(&file).ok());
+    fs::remove_file(path)?;
+    if let Some(envelope) = envelope {
+        let _ = fs::remove_file(memo_of(&envelope, run_root));
+    }
+    Ok(())
 }
 
 fn memo_of(envelope: &Envelope, run_root: &Path) -> PathBuf {

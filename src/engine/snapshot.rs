@@ -144,7 +144,8 @@ impl Snapshots {
     /// Removes one. Containers that were started from it go on.
     pub(crate) fn remove(&self, name: &str) -> Result<()> {
         let (_, path) = self.find(name)?;
-        fs::remove_file(&path).map_err(EngineError::io(format!("cannot remove {}", path.display())))
+        let cannot = EngineError::io(format!("cannot remove {}", path.display()));
+        sealed::remove(&path, &self.run_root).map_err(cannot)
     }
 
     /// Opens one as far as to know what it is of; `check` is still to come.

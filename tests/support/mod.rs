@@ -7,6 +7,7 @@ pub(crate) mod layout;
 pub(crate) mod nasty;
 pub(crate) mod pty;
 
+use std::env;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
@@ -199,6 +200,11 @@ fn shared_templates() -> &'static Path {
 }
 
 /// Everything directly in a folder; nothing if it is not there.
+/// How often to do what is done `usual` times in a usual run: a thousand times takes some minutes.
+pub(crate) fn times(usual: u64) -> u64 {
+    env::var("ISOPOD_TEST_TIMES").ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
+}
+
 pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     fs::read_dir(folder).map(|entries| entries.flatten().map(|e| e.path()).collect()).unwrap_or_default()
 }

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Names and ids: the only texts of a user that become file names, and the one parser that lets them.
 
+use crate::hex::hex;
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
-use std::fmt::{self, Write};
+use std::fmt;
 use std::str::FromStr;
 use thiserror::Error;
 
@@ -92,11 +93,7 @@ pub struct BadId;
 
 impl Id {
     pub fn random() -> Self {
-        let mut text = String::with_capacity(2 * ID_BYTES);
-        for byte in random::<ID_BYTES>() {
-            let _ = write!(text, "{byte:02x}");
-        }
-        Self(text)
+        Self(hex(random::<ID_BYTES>()))
     }
 
     pub fn short(&self) -> &str {

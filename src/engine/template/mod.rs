@@ -16,6 +16,7 @@ mod make;
 use crate::boot::{self, AGENT_HASH};
 use crate::container::process;
 use crate::error::{EngineError, Kind, Result};
+use crate::hex;
 use crate::kernel::Kernel;
 use crate::kvm::Kvm;
 use crate::sealed::{self, Sealed};
@@ -87,9 +88,8 @@ pub(crate) struct Needed<'a> {
 
 /// The agent, and what it was told to prepare for.
 fn agent() -> String {
-    let digest = Sha256::digest(process::likely().encode_to_vec());
-    let likely: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("{AGENT_HASH} for {likely}")
+    let likely = Sha256::digest(process::likely().encode_to_vec());
+    format!("{AGENT_HASH} for {}", hex::short(likely))
 }
 
 #[derive(Debug, Clone)]
@@ -182,7 +182,7 @@ impl Templates {
     fn forget(&self, key: &str) -> Result<()> {
         let _ = fs::remove_file(self.folder().join(format!("{key}{TOUCHED}")));
         let path = self.path(key);
-        match fs::remove_file(&path) {
+        match sealed::remove(&path, &self.run_root) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 Err(EngineError::io(format!("cannot remove {}", path.display()))(e))
             }
@@ -250,5 +250,5 @@ impl Templates {
 /// The name of what a template depends on.
 fn key(identity: &Identity) -> String {
     let text = serde_json::to_vec(identity).unwrap_or_default();
-    Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hex::short(Sha256::digest(text))
 }
