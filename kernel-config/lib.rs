@@ -40,6 +40,7 @@ pub const INPUTS: &[Input] = inputs![
     "patches/0007-mm-struct-pages-are-made-free.patch",
     "patches/0008-printk-quiet-is-not-kept.patch",
     "patches/0009-mm-memory-that-is-asked-for.patch",
+    "patches/0010-random-an-idle-machine-sleeps-on.patch",
 ];
 
 /// The file of this name among `INPUTS`.

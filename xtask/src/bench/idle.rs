@@ -16,8 +16,8 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-const SETTLE: Duration = Duration::from_secs(20);
-const WATCH: Duration = Duration::from_secs(20);
+const SETTLE: Duration = Duration::from_secs(30);
+const WATCH: Duration = Duration::from_secs(60);
 /// What a machine had is given back a little after its end.
 const AFTER: Duration = Duration::from_secs(5);
 
