@@ -12,6 +12,7 @@ pub struct Counters {
     requests: [AtomicU64; OPCODES],
     errors: AtomicU64,
     bytes: AtomicU64,
+    mapped: AtomicU64,
 }
 
 /// The counts at one time.
@@ -23,12 +24,14 @@ pub struct Snapshot {
     pub errors: u64,
     /// Of contents, by READ.
     pub bytes: u64,
+    /// Of these, those that were mapped and not copied.
+    pub mapped: u64,
 }
 
 impl Default for Counters {
     fn default() -> Self {
         let requests = array::from_fn(|_| AtomicU64::new(0));
-        Self { requests, errors: AtomicU64::new(0), bytes: AtomicU64::new(0) }
+        Self { requests, errors: AtomicU64::new(0), bytes: AtomicU64::new(0), mapped: AtomicU64::new(0) }
     }
 }
 
@@ -46,12 +49,17 @@ impl Counters {
         self.bytes.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
+    pub fn mapped(&self, bytes: usize) {
+        self.mapped.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
     pub fn snapshot(&self) -> Snapshot {
         let counts = (0..).zip(&self.requests).map(|(opcode, count)| (opcode, count.load(Ordering::Relaxed)));
         Snapshot {
             requests: counts.filter(|(_, count)| *count > 0).collect(),
             errors: self.errors.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
+            mapped: self.mapped.load(Ordering::Relaxed),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use libc::{c_int, c_void, iovec};
 use rustix::fs::fstat;
-use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
@@ -16,6 +16,8 @@ use vm_memory::bitmap::BitmapSlice;
 const AT_ONCE: usize = 128;
 /// What is mapped is made of these.
 const PAGE: usize = 4096;
+/// For less than this a mapping costs more than it saves: system calls, and a record in the kernel for each.
+const WORTHWHILE: usize = 4 * PAGE;
 
 /// Reads from `offset` on into `slices`, one after the other, and gives how many bytes were read. That can be fewer than
 /// there is room for: at the file's end, and wherever the kernel stops; 0 with room means the end.
@@ -52,10 +54,12 @@ pub fn pread_into<B: BitmapSlice>(
 }
 
 /// Maps the file's pages from `offset` on over the front of `slices`, private to this process, and gives how many bytes
-/// that were: whole pages of slices that follow each other in memory. 0 if there is no such page, or not in the file; then
-/// it has to be read. As with a read, what was there before is gone.
+/// that were: whole pages of slices that follow each other in memory, at least `WORTHWHILE` of them. 0 if there are not
+/// so many, or not in the file: then they have to be read. As with a read, what was there before is gone; so it is if this
+/// fails, and there is memory to read into.
 ///
-/// A file that is cut short later kills who touches what it no longer holds with SIGBUS.
+/// The pages are in memory when this returns. They can be lost later: who touches one that a shortened file no longer
+/// holds is killed with SIGBUS.
 pub fn map_into<B: BitmapSlice>(
     file: BorrowedFd<'_>,
     slices: &[VolatileSlice<'_, B>],
@@ -63,12 +67,13 @@ pub fn map_into<B: BitmapSlice>(
 ) -> io::Result<usize> {
     let Some(first) = slices.first() else { return Ok(0) };
     let guard = first.ptr_guard_mut();
-    let start = guard.as_ptr();
-    if start.addr() % PAGE != 0 || !offset.is_multiple_of(PAGE as u64) {
+    let start = guard.as_ptr().cast();
+    let row = in_a_row(slices) / PAGE * PAGE;
+    if row < WORTHWHILE || guard.as_ptr().addr() % PAGE != 0 || !offset.is_multiple_of(PAGE as u64) {
         return Ok(0);
     }
     let held = u64::try_from(fstat(file)?.st_size).unwrap_or(0).saturating_sub(offset);
-    let len = in_a_row(slices).min(usize::try_from(held).unwrap_or(usize::MAX)) / PAGE * PAGE;
+    let len = row.min(usize::try_from(held).unwrap_or(usize::MAX)) / PAGE * PAGE;
     if len == 0 {
         return Ok(0);
     }
@@ -76,12 +81,16 @@ pub fn map_into<B: BitmapSlice>(
     let flags = flags | MapFlags::NORESERVE;
     // SAFETY: the pages are `slices`': memory that is valid for writes, and whose users all know that it changes without
     // them. It stays memory for reading and writing, and goes when what it is a part of is unmapped.
-    let mapped = unsafe { mmap(start.cast(), len, prot, flags, file, offset) };
-    if mapped.is_err() {
-        // What was mapped there may be gone already (mmap(2)): there must be something to read into.
+    let mapped = unsafe { mmap(start, len, prot, flags, file, offset) };
+    let present = mapped.and_then(|_| {
+        // SAFETY: as above. Here and not where they are touched, a page that cannot be had is an error.
+        unsafe { madvise(start, len, Advice::LinuxPopulateRead) }
+    });
+    if let Err(error) = present {
+        // What was there may be gone (mmap(2)), or have nothing behind it. If this fails, too, reading will say so.
         // SAFETY: as above.
-        unsafe { mmap_anonymous(start.cast(), len, prot, flags) }?;
-        return Ok(0);
+        let _ = unsafe { mmap_anonymous(start, len, prot, flags) };
+        return Err(error.into());
     }
     mark_dirty(slices, len);
     Ok(len)
@@ -116,6 +125,7 @@ fn mark_dirty<B: BitmapSlice>(slices: &[VolatileSlice<'_, B>], len: usize) {
 mod tests {
     use super::*;
     use rustix::fs::{MemfdFlags, memfd_create};
+    use rustix::io::{pread, pwrite};
     use std::fs::File;
     use std::io::Write;
     use std::os::fd::AsFd;
@@ -155,63 +165,76 @@ mod tests {
         assert_eq!(pread_into(file.as_fd(), &slices, 1 << 40).unwrap(), 0);
     }
 
-    /// Pages 3, 4 and a half of 5, and page 9.
+    /// Pages 3 to 7 and a part of 8, and page 12.
     fn pages(memory: &GuestMemoryMmap<()>) -> Vec<VolatileSlice<'_>> {
-        let parts = [(0x3000, PAGE), (0x4000, PAGE), (0x5000, 100), (0x9000, PAGE)];
+        let parts = [(0x3000, 2 * PAGE), (0x5000, 3 * PAGE), (0x8000, 100), (0xc000, PAGE)];
+        memory.write_slice(&[0xee; 0x10000], GuestAddress(0)).unwrap();
         parts.map(|(at, len)| memory.get_slice(GuestAddress(at), len).unwrap()).to_vec()
     }
 
+    /// So many pages, each full of its number.
     fn numbered(count: u8) -> File {
         file(&(0..count).flat_map(|n| [n; PAGE]).collect::<Vec<_>>())
     }
 
+    fn bytes<const N: usize>(memory: &GuestMemoryMmap<()>, at: [u64; N]) -> [u8; N] {
+        at.map(|at| memory.read_obj::<u8>(GuestAddress(at)).unwrap())
+    }
+
     #[test]
     fn whole_pages_in_a_row_are_mapped_and_the_rest_is_left() {
-        let memory = memory();
-        memory.write_slice(&[0xee; 0x10000], GuestAddress(0)).unwrap();
-        assert_eq!(map_into(numbered(8).as_fd(), &pages(&memory), 4096).unwrap(), 2 * PAGE);
-        let byte = |at| memory.read_obj::<u8>(GuestAddress(at)).unwrap();
-        assert_eq!(
-            [0x2fff, 0x3000, 0x3fff, 0x4000, 0x4fff, 0x5000, 0x9000].map(byte),
-            [0xee, 1, 1, 2, 2, 0xee, 0xee]
-        );
+        let (memory, file) = (memory(), numbered(8));
+        assert_eq!(map_into(file.as_fd(), &pages(&memory), 4096).unwrap(), 5 * PAGE);
+        let there = [0x2fff, 0x3000, 0x3fff, 0x4000, 0x7fff, 0x8000, 0xc000];
+        assert_eq!(bytes(&memory, there), [0xee, 1, 1, 2, 5, 0xee, 0xee]);
+        // It is the file's page, and not a copy.
+        pwrite(&file, &[77], 4096).unwrap();
+        assert_eq!(bytes(&memory, [0x3000, 0x3001]), [77, 1]);
     }
 
     #[test]
     fn what_is_written_to_mapped_pages_stays_out_of_the_file() {
-        let (memory, file) = (memory(), numbered(2));
-        map_into(file.as_fd(), &pages(&memory), 0).unwrap();
+        let (memory, file) = (memory(), numbered(5));
+        assert_eq!(map_into(file.as_fd(), &pages(&memory), 0).unwrap(), 5 * PAGE);
         memory.write_obj(9u8, GuestAddress(0x3000)).unwrap();
         let mut kept = [1; 1];
-        rustix::io::pread(&file, &mut kept, 0).unwrap();
-        assert_eq!((kept, memory.read_obj::<u8>(GuestAddress(0x3000)).unwrap()), ([0], 9));
+        pread(&file, &mut kept, 0).unwrap();
+        assert_eq!((kept, bytes(&memory, [0x3000])), ([0], [9]));
     }
 
     #[test]
     fn no_page_that_the_file_does_not_hold_whole_is_mapped() {
         let memory = memory();
-        let file = file(&[7; PAGE + 10]);
-        assert_eq!(map_into(file.as_fd(), &pages(&memory), 0).unwrap(), PAGE);
-        assert_eq!(map_into(file.as_fd(), &pages(&memory), 4096).unwrap(), 0);
-        assert_eq!(map_into(file.as_fd(), &pages(&memory), 1 << 40).unwrap(), 0);
+        let file = file(&[7; 4 * PAGE + 10]);
+        assert_eq!(map_into(file.as_fd(), &pages(&memory), 0).unwrap(), 4 * PAGE);
+        assert_eq!(bytes(&memory, [0x6fff, 0x7000]), [7, 0xee]);
+        for offset in [4 * PAGE as u64, 1 << 40] {
+            assert_eq!(map_into(file.as_fd(), &pages(&memory), offset).unwrap(), 0);
+        }
     }
 
     #[test]
-    fn what_does_not_lie_on_pages_is_not_mapped() {
+    fn what_is_no_row_of_pages_is_not_mapped() {
         let memory = memory();
-        let ragged = [memory.get_slice(GuestAddress(0x3010), 2 * PAGE).unwrap()];
+        let slice = |at, len| memory.get_slice(GuestAddress(at), len).unwrap();
+        let (ragged, apart) = ([slice(0x3010, 5 * PAGE)], [slice(0x3000, PAGE), slice(0x5000, 5 * PAGE)]);
         assert_eq!(map_into(numbered(8).as_fd(), &ragged, 0).unwrap(), 0);
+        assert_eq!(map_into(numbered(8).as_fd(), &apart, 0).unwrap(), 0);
         assert_eq!(map_into(numbered(8).as_fd(), &pages(&memory), 512).unwrap(), 0);
         assert_eq!(map_into::<()>(numbered(1).as_fd(), &[], 0).unwrap(), 0);
     }
 
     #[test]
     fn a_file_that_cannot_be_mapped_leaves_memory_to_read_into() {
-        let (memory, file) = (memory(), numbered(2));
+        let (memory, file) = (memory(), numbered(6));
         let unreadable =
             File::options().write(true).open(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap();
-        assert_eq!(map_into(unreadable.as_fd(), &pages(&memory), 0).unwrap(), 0);
-        assert_eq!(pread_into(file.as_fd(), &pages(&memory), 4096).unwrap(), PAGE);
+        assert!(map_into(unreadable.as_fd(), &pages(&memory), 0).is_err());
+        let slice = [memory.get_slice(GuestAddress(0x3000), 5 * PAGE).unwrap()];
+        assert!(map_into(unreadable.as_fd(), &slice, 0).is_err());
+        assert_eq!(bytes(&memory, [0x3000, 0x7fff]), [0, 0]);
+        assert_eq!(pread_into(file.as_fd(), &slice, 4096).unwrap(), 5 * PAGE);
+        assert_eq!(bytes(&memory, [0x3000, 0x7fff]), [1, 5]);
     }
 
     #[test]

@@ -23,9 +23,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// `KVM_INTERNAL_ERROR_EMULATION`: KVM met an instruction it cannot emulate.
 const EMULATION: u32 = 1;
 
-/// What KVM_RUN's EFAULT means here, where every page of the guest's memory is mapped: a file behind it has shrunk.
+/// What KVM_RUN's EFAULT means here, where every page of the guest's memory is mapped: a file behind it (the saved machine's,
+/// or one of an image's layers) has shrunk, or its disk has failed.
 pub(crate) const MEMORY_GONE: &str =
-    "a page of the guest's memory cannot be had: the file behind it was cut short";
+    "a page of the guest's memory cannot be had: the file behind it was cut short or cannot be read";
 
 /// What a vCPU runs with; shared by all of a machine's.
 #[derive(Debug, Clone)]

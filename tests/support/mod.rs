@@ -200,13 +200,13 @@ fn shared_templates() -> &'static Path {
 }
 
 /// Everything directly in a folder; nothing if it is not there.
-/// How often to do what is done `usual` times in a usual run: a thousand times takes some minutes.
-pub(crate) fn times(usual: u64) -> u64 {
-    env::var("ISOPOD_TEST_TIMES").ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
-}
-
 pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     fs::read_dir(folder).map(|entries| entries.flatten().map(|e| e.path()).collect()).unwrap_or_default()
+}
+
+/// How often to do what is done `usual` times in a usual run: a thousand take about twenty minutes.
+pub(crate) fn times(usual: u64) -> u64 {
+    env::var("ISOPOD_TEST_TIMES").ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
 }
 
 /// Feeds `input`, takes both outputs, and waits; kills what does not end by the deadline.

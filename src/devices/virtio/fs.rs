@@ -45,6 +45,7 @@ struct Session {
     /// Where requests are copied to.
     request: Box<[u8]>,
     mappings_left: u16,
+    counters: Arc<Counters>,
 }
 
 impl Fs {
@@ -57,12 +58,13 @@ impl Fs {
         config[TAG_LEN..].copy_from_slice(&1u32.to_le_bytes());
         let server = Server::new(files);
         let counters = server.counters();
-        let request = vec![0; MAX_REQUEST].into_boxed_slice();
-        Self {
-            config,
-            counters,
-            engine: Engine::Idle(Session { server, request, mappings_left: MOST_MAPPINGS }),
-        }
+        let session = Session {
+            server,
+            request: vec![0; MAX_REQUEST].into_boxed_slice(),
+            mappings_left: MOST_MAPPINGS,
+            counters: Arc::clone(&counters),
+        };
+        Self { config, counters, engine: Engine::Idle(session) }
     }
 
     /// What was asked of it so far.
@@ -136,7 +138,7 @@ impl Session {
         let len = chain.read(memory, 0, &mut self.request);
         self.server.handle(
             &self.request[..len],
-            &mut Answer { memory, chain, mappings_left: &mut self.mappings_left },
+            &mut Answer { memory, chain, mappings_left: &mut self.mappings_left, counters: &self.counters },
         )
     }
 }
@@ -146,6 +148,7 @@ struct Answer<'c> {
     memory: &'c GuestMemory,
     chain: &'c Chain,
     mappings_left: &'c mut u16,
+    counters: &'c Counters,
 }
 
 impl Reply for Answer<'_> {
@@ -170,10 +173,15 @@ impl Reply for Answer<'_> {
     fn fill(&mut self, at: usize, len: usize, file: &File, offset: u64) -> io::Result<usize> {
         let slices = self.chain.writable_slices(self.memory, at, len);
         if *self.mappings_left > 0 {
-            let mapped = map_into(file.as_fd(), &slices, offset)?;
-            if mapped > 0 {
-                *self.mappings_left -= 1;
-                return Ok(mapped);
+            match map_into(file.as_fd(), &slices, offset) {
+                Ok(0) => {}
+                Ok(mapped) => {
+                    *self.mappings_left -= 1;
+                    self.counters.mapped(mapped);
+                    return Ok(mapped);
+                }
+                // What cannot be mapped now will not be later; whether it can be read, reading tells.
+                Err(_) => *self.mappings_left = 0,
             }
         }
         pread_into(file.as_fd(), &slices, offset)

@@ -47,7 +47,11 @@ fn message(code: u32, node: u64, body: &[u8]) -> Vec<u8> {
 const INIT: [u32; 4] = [7, 41, 1 << 17, u32::MAX];
 
 fn started() -> Driver {
-    let mut driver = Driver::new(Box::new(device()));
+    started_with(device())
+}
+
+fn started_with(device: Fs) -> Driver {
+    let mut driver = Driver::new(Box::new(device));
     driver.start();
     let body: Vec<u8> = INIT.iter().flat_map(|word| word.to_le_bytes()).chain([0; 48]).collect();
     assert_eq!(ask(&mut driver, &message(opcode::INIT, 0, &body), &[16, 64]).len(), 80);
@@ -56,6 +60,17 @@ fn started() -> Driver {
 
 /// Sends a request in one buffer per header and body, as Linux does, and gives what came back into buffers of these sizes.
 fn ask(driver: &mut Driver, request: &[u8], room: &[u32]) -> Vec<u8> {
+    // Apart, so that nothing is in order by chance.
+    let places = room.iter().scan(HIGH_START, |at, len| {
+        let place = (*at, *len);
+        *at += u64::from(*len) + 100;
+        Some(place)
+    });
+    ask_into(driver, request, &places.collect::<Vec<_>>())
+}
+
+/// The same, for buffers at these places.
+fn ask_into(driver: &mut Driver, request: &[u8], room: &[(u64, u32)]) -> Vec<u8> {
     let (header, body) = request.split_at(IN_HEADER_LEN.min(request.len()));
     let mut index = 0;
     let mut at = BUFFERS;
@@ -68,13 +83,10 @@ fn ask(driver: &mut Driver, request: &[u8], room: &[u32]) -> Vec<u8> {
         index += 1;
     }
     let mut places = Vec::new();
-    let mut at = HIGH_START;
-    for len in room {
+    for (at, len) in room {
         let flags = if index == last { WRITE } else { WRITE | NEXT };
-        driver.describe(REQUESTS, index, (at, *len), (flags, index + 1));
-        places.push((at, usize::try_from(*len).unwrap()));
-        // Apart, so that nothing is in order by chance.
-        at += u64::from(*len) + 100;
+        driver.describe(REQUESTS, index, (*at, *len), (flags, index + 1));
+        places.push((*at, usize::try_from(*len).unwrap()));
         index += 1;
     }
     driver.offer(REQUESTS, 0);
@@ -132,6 +144,44 @@ fn contents_arrive_in_the_guests_pages_whatever_their_shape() {
             assert!(answer[16..] == expected(offset, size.into()), "{room:?} at {offset}");
         }
     }
+}
+
+/// A header, four pages in a row, one apart, and a part of one.
+fn in_pages() -> Vec<(u64, u32)> {
+    let page = |n: u64| (HIGH_START + n * 4096, 4096);
+    vec![(HIGH_START, 16), page(2), page(3), page(4), page(5), page(9), (page(11).0, 100)]
+}
+
+#[test]
+fn whole_pages_of_the_data_are_mapped_and_what_is_left_of_a_read_is_copied() {
+    let device = device();
+    let counters = device.counters();
+    let mut driver = started_with(device);
+    let size = 5 * 4096 + 100;
+    for offset in [HOLE, HOLE + 4096, HOLE + 8 * 4096] {
+        let answer = ask_into(&mut driver, &message(opcode::READ, 2, &read_body(offset, size)), &in_pages());
+        assert!(answer[16..] == expected(offset, size.into()), "at {offset}");
+    }
+    assert_eq!(counters.snapshot().mapped, 3 * 4 * 4096);
+    let answer = ask_into(&mut driver, &message(opcode::READ, 2, &read_body(HOLE - 1, size)), &in_pages());
+    assert!(answer[16..] == expected(HOLE - 1, size.into()), "between pages");
+    assert_eq!(counters.snapshot().mapped, 3 * 4 * 4096);
+}
+
+#[test]
+fn a_guest_has_a_machine_map_so_much_and_no_more() {
+    let mut device = device();
+    let most = 3;
+    device.engine.idle_mut().unwrap().mappings_left = most;
+    let (most, counters) = (u64::from(most), device.counters());
+    let mut driver = started_with(device);
+    let request = message(opcode::READ, 2, &read_body(HOLE, 4 * 4096));
+    for _ in 0..most + 2 {
+        ask_into(&mut driver, &request, &in_pages()[..5]);
+    }
+    assert_eq!(counters.snapshot().mapped, most * 4 * 4096);
+    let answer = ask_into(&mut driver, &request, &in_pages()[..5]);
+    assert!(answer[16..] == expected(HOLE, 4 * 4096));
 }
 
 #[test]
