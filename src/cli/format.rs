@@ -39,7 +39,7 @@ pub(super) struct ListArgs {
     /// Only the names or ids
     #[arg(short, long)]
     quiet: bool,
-    /// `json`, or text with fields in it: `{{.Field}}`
+    /// `json`, or text with fields in it, each as `{{.FIELD}}`
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
 }
@@ -51,6 +51,7 @@ pub(super) fn list(
     columns: &[Column],
     known: &[&str],
 ) -> Result<(), Failure> {
+    debug_assert!(columns.iter().all(|(_, name)| known.contains(name)), "a column without a field");
     match (&asked.format, asked.quiet) {
         (Some(format), _) => show(format, things, known),
         (None, true) => {

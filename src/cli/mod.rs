@@ -20,6 +20,7 @@ mod man;
 mod output;
 mod pause;
 mod ps;
+mod pull;
 mod rm;
 mod run;
 mod snapshot;
@@ -72,6 +73,7 @@ impl Global {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Run(Box<run::RunArgs>),
+    Pull(pull::PullArgs),
     Load(load::LoadArgs),
     Images(images::ImagesArgs),
     Ps(ps::PsArgs),
@@ -95,6 +97,7 @@ pub(crate) fn main(mut timings: Timings) -> ExitCode {
     let global = &cli.global;
     let outcome = match cli.verb {
         Verb::Run(args) => run::run(global, *args, &mut timings),
+        Verb::Pull(args) => pull::run(global, &args),
         Verb::Load(args) => load::run(global, &args),
         Verb::Images(args) => images::run(global, &args),
         Verb::Ps(args) => ps::run(global, &args),

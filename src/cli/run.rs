@@ -3,18 +3,19 @@
 
 use super::args::{self, bad};
 use super::error::Failure;
-use super::{Global, Outcome, env, output};
-use clap::{ArgAction, Args, ValueHint};
+use super::output::{self, LoadProgress};
+use super::{Global, Outcome, env};
+use clap::{ArgAction, Args, ValueEnum, ValueHint};
 use isopod_engine::spec::{Console, ContainerSpec, Cwd, MachineSpec, ProcessSpec, RootSpec};
 use isopod_engine::timings::{Counters, Row};
-use isopod_engine::{CopySpec, Engine, Result, Streams, Timings, Word};
+use isopod_engine::{CopySpec, Engine, Pull, Result, Streams, Timings, Word};
 use std::env::var_os;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 /// What a container that goes on where another was has from that one.
-const NOT_OF_A_COPY: [&str; 20] = [
+const NOT_OF_A_COPY: [&str; 21] = [
     "what",
     "tty",
     "env",
@@ -35,7 +36,28 @@ const NOT_OF_A_COPY: [&str; 20] = [
     "kernel",
     "console",
     "no_template",
+    "pull",
 ];
+
+/// When an image is pulled.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum When {
+    /// If it is not here
+    Missing,
+    /// Each time
+    Always,
+    Never,
+}
+
+impl From<When> for Pull {
+    fn from(when: When) -> Self {
+        match when {
+            When::Missing => Self::Missing,
+            When::Always => Self::Always,
+            When::Never => Self::Never,
+        }
+    }
+}
 
 /// Run a command in a new container
 #[derive(Debug, Args)]
@@ -114,6 +136,9 @@ pub(super) struct RunArgs {
     /// Label of the container
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     label: Vec<String>,
+    /// When to ask the image's registry for it [default: missing]
+    #[arg(long, value_name = "WHEN")]
+    pull: Option<When>,
     /// Guest kernel, an uncompressed vmlinux
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     kernel: Option<PathBuf>,
@@ -139,11 +164,15 @@ pub(super) fn run(global: &Global, args: RunArgs, timings: &mut Timings) -> Outc
             let engine = Engine::open(global.options())?;
             engine.run_snapshot(&snapshot, copy, Streams::own(), timings)
         }),
-        None => args.into_spec().and_then(|spec| {
-            let engine = Engine::open(global.options())?;
-            let mut making = output::Making::new(false);
-            engine.run(spec, Streams::own(), timings, &mut |stage| making.at(stage))
-        }),
+        None => {
+            let pull = args.pull.map_or_else(Pull::default, Pull::from);
+            args.into_spec().and_then(|spec| {
+                let engine = Engine::open(global.options())?;
+                engine.provide(&spec.image, pull, &mut LoadProgress::new(false))?;
+                let mut making = output::Making::new(false);
+                engine.run(spec, Streams::own(), timings, &mut |stage| making.at(stage))
+            })
+        }
     };
     if let Some(format) = format {
         output::talk(&timings_table(timings, &format));

@@ -17,6 +17,8 @@ pub enum Kind {
     Invalid,
     /// It could be, but is not made yet or not here.
     Unsupported,
+    /// Who asks is not allowed to have it.
+    Denied,
     /// The host lacks something: KVM, a kernel, memory.
     Unavailable,
     Io,

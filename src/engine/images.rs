@@ -4,7 +4,9 @@
 use crate::container::spec::Cwd;
 use crate::container::word::Word;
 use crate::error::{EngineError, Kind, Result};
-use isopod_image::{Image, ImageConfig, Kind as ImageKind, Loaded, Progress, Store, Summary};
+use isopod_image::{
+    Image, ImageConfig, Kind as ImageKind, Loaded, Progress, Reference, Settings, Store, Summary,
+};
 use std::io::Read;
 use std::path::Path;
 
@@ -13,6 +15,15 @@ static DEMO: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/demo.tar"));
 const DEMO_NAME: &str = "isopod/demo";
 /// What else it may be asked for as.
 const DEMO_ALIASES: [&str; 4] = ["isopod/demo", "isopod/demo:latest", "demo", "demo:latest"];
+
+/// When an image is asked for at its registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Pull {
+    #[default]
+    Missing,
+    Always,
+    Never,
+}
 
 /// What an image says about running it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -62,10 +73,39 @@ impl Images {
         match self.store.resolve(if demo { DEMO_NAME } else { asked }) {
             Err(e) if e.kind() == ImageKind::NotFound && demo => self.resolve_demo(),
             Err(e) if e.kind() == ImageKind::NotFound => Err(translated(e).hint(
-                "`isopod images` lists what is here; `isopod load -i FILE` adds an OCI or docker archive",
+                "`isopod images` lists what is here; `isopod pull` and `isopod load -i FILE` add to it",
             )),
             result => result.map_err(translated),
         }
+    }
+
+    /// Sees to it that the image is here, as far as `pull` goes. Gives what was pulled.
+    pub(crate) fn provide(
+        &self,
+        asked: &str,
+        pull: Pull,
+        progress: &mut dyn Progress,
+    ) -> Result<Option<Loaded>> {
+        let wanted = match pull {
+            Pull::Never => false,
+            // What is in this program is never older than what it was asked for as.
+            _ if DEMO_ALIASES.contains(&asked) => false,
+            Pull::Missing => !self.store.has_image(asked).map_err(translated)?,
+            Pull::Always => true,
+        };
+        wanted.then(|| self.pull(asked, progress)).transpose()
+    }
+
+    pub(crate) fn pull(&self, asked: &str, progress: &mut dyn Progress) -> Result<Loaded> {
+        let reference = asked.parse::<Reference>().map_err(translated)?;
+        self.store.pull(&reference, &Settings::from_env(), progress).map_err(|error| {
+            let hint = match error.kind() {
+                ImageKind::Denied => "Docker's config.json is where credentials are looked for",
+                ImageKind::NotFound => "names are [REGISTRY/]REPOSITORY[:TAG|@DIGEST]; is this one right?",
+                _ => return translated(error),
+            };
+            translated(error).hint(hint)
+        })
     }
 
     fn resolve_demo(&self) -> Result<Image> {
@@ -102,7 +142,8 @@ fn translated(error: isopod_image::ImageError) -> EngineError {
         ImageKind::NotFound => Kind::NotFound,
         ImageKind::Invalid | ImageKind::TooLarge => Kind::Invalid,
         ImageKind::Unsupported => Kind::Unsupported,
-        ImageKind::Io => Kind::Io,
+        ImageKind::Denied => Kind::Denied,
+        ImageKind::Network | ImageKind::Io => Kind::Io,
     };
     EngineError::from_other(kind, error)
 }

@@ -47,6 +47,7 @@ pub use container::spec;
 pub use container::state::{Exit, State};
 pub use container::word::Word;
 pub use error::{EngineError, Kind, Result};
+pub use images::Pull;
 pub use isopod_image::{LayerProgress, Loaded, Progress, Summary};
 pub use isopod_vmm::process::{NAME as VMM_NAME, main as vmm_main};
 pub use snapshot::SnapshotSummary;
@@ -209,6 +210,16 @@ impl Engine {
     /// Forgets a container; `force` ends it first if need be.
     pub fn remove(&self, reference: &str, force: bool) -> Result<Record> {
         container::remove::remove(&self.records, reference, force)
+    }
+
+    /// Pulls an image from its registry.
+    pub fn pull(&self, image: &str, progress: &mut dyn Progress) -> Result<Loaded> {
+        self.images.pull(image, progress)
+    }
+
+    /// Sees to it that an image is here before it is run: gives what had to be pulled.
+    pub fn provide(&self, image: &str, pull: Pull, progress: &mut dyn Progress) -> Result<Option<Loaded>> {
+        self.images.provide(image, pull, progress)
     }
 
     /// Loads the images of an archive or a layout folder.

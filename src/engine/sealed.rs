@@ -59,7 +59,7 @@ pub(crate) fn vouch(file: &File, run_root: &Path) {
     }
 }
 
-/// Removes a machine's file, and with it what is remembered of it.
+/// Removes a machine's file, and what is remembered of it as far as the file says its name.
 pub(crate) fn remove(path: &Path, run_root: &Path) -> io::Result<()> {
     let envelope = File::open(path).ok().and_then(|file| envelope::open(&file).ok());
     fs::remove_file(path)?;

@@ -7,10 +7,10 @@
 
 use crate::compress::{AtMost, Form, Plain};
 use crate::content::Staging;
-use crate::digest::Digest;
 use crate::error::{During, ImageError, Kind, Result};
 use crate::limits::{DOCUMENT_MAX, Limits, MEMBERS_MAX};
-use crate::manifest::{Listing, Saved};
+use crate::manifest::{Descriptor, Listing, Saved};
+use crate::registry::{self, Remote};
 use crate::strict;
 use crate::tar::{Archive, Type};
 use rustix::fs::{Mode, OFlags, open, openat};
@@ -32,6 +32,7 @@ const LINKS_MAX: usize = 8;
 pub(crate) enum Source {
     Folder(OwnedFd),
     Members(Members),
+    Remote(Box<Remote>),
 }
 
 /// What a source says it has.
@@ -63,6 +64,9 @@ impl Source {
     }
 
     pub(crate) fn contents(&self) -> Result<Contents> {
+        if let Self::Remote(remote) = self {
+            return Ok(Contents::Oci(registry::listing(remote)));
+        }
         if let Some(index) = self.document("index.json")? {
             return strict::parse("index.json", &index).map(Contents::Oci);
         }
@@ -89,15 +93,18 @@ impl Source {
                 Some(section) => Box::new(section),
                 None => return Ok(None),
             },
+            Self::Remote(_) => return Ok(None),
         };
         let mut bytes = Vec::new();
         reader.take(DOCUMENT_MAX + 1).read_to_end(&mut bytes).during(format_args!("cannot read {name}"))?;
         Ok(Some(bytes))
     }
 
-    /// A blob by its digest; the caller checks what it reads.
-    pub(crate) fn blob(&self, digest: &Digest) -> Result<Box<dyn Read + '_>> {
+    /// What a descriptor leads to; the caller checks what it reads.
+    pub(crate) fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + '_>> {
+        let digest = &descriptor.digest;
         match self {
+            Self::Remote(remote) => remote.open(descriptor),
             Self::Folder(folder) => Ok(Box::new(open_beneath(folder, &["blobs", "sha256", &digest.hex()])?)),
             Self::Members(members) => self.member_of(members, &format!("blobs/sha256/{}", digest.hex())),
         }
@@ -107,7 +114,7 @@ impl Source {
     pub(crate) fn member(&self, name: &str) -> Result<Box<dyn Read + '_>> {
         match self {
             Self::Members(members) => self.member_of(members, name),
-            Self::Folder(_) => Err(missing(name)),
+            Self::Folder(_) | Self::Remote(_) => Err(missing(name)),
         }
     }
 

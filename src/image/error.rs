@@ -17,6 +17,10 @@ pub enum Kind {
     Unsupported,
     /// A limit was met.
     TooLarge,
+    /// A registry wants to know who asks, or does not want him to have it.
+    Denied,
+    /// A registry could not be reached, or did not answer as one does.
+    Network,
     /// The machine did not do what was asked of it.
     Io,
 }

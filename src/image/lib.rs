@@ -2,8 +2,8 @@
 //! OCI images: content by digest, layers, archives. Knows nothing of virtual machines.
 //!
 //! ```text
-//!   archive ──► load ──► manifest, config (documents, strictly read)
-//!                 └────► layers: compress ► tar ► data file + index ──► merge ──► store ──► Image: descriptors
+//!   archive, registry ──► load ──► manifest, config (documents, strictly read)
+//!                           └────► layers: compress ► tar ► data file + index ──► merge ──► store ──► Image: descriptors
 //! ```
 //! An image is somebody else's word: every byte of it is an allegation until a digest or a check says otherwise, and none
 //! of its names is ever a path on this machine.
@@ -22,6 +22,7 @@ mod load;
 mod manifest;
 mod progress;
 mod reference;
+mod registry;
 mod store;
 mod strict;
 mod tar;
@@ -34,4 +35,5 @@ pub use limits::Limits;
 pub use load::Loaded;
 pub use progress::{LayerProgress, Progress};
 pub use reference::Reference;
+pub use registry::Settings;
 pub use store::{Image, Store, Summary};

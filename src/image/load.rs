@@ -11,7 +11,7 @@ use crate::error::{During, ImageError, Kind, Result};
 use crate::layers::{self, Cause, LayerError};
 use crate::limits::{DOCUMENT_MAX, Limits};
 use crate::manifest::{
-    self, CONFIG, CONTAINERD_NAME, Descriptor, LAYER, MANIFEST, Manifest, Parsed, REF_NAME, Saved,
+    self, CONFIG, CONTAINERD_NAME, Descriptor, LAYER, MANIFEST, Manifest, Parsed, REF_NAME, Saved, descriptor,
 };
 use crate::progress::{LayerProgress, Progress};
 use crate::reference::Reference;
@@ -138,8 +138,7 @@ impl<'a> Load<'a> {
                     load.progress.layer_done(&progress, true);
                     return Ok(());
                 }
-                let incoming =
-                    Incoming { progress, source: source.blob(&layer.digest)?, promised: Some(layer) };
+                let incoming = Incoming { progress, source: source.blob(layer)?, promised: Some(layer) };
                 load.layer(incoming).map(drop)
             };
             take(self).map_err(|e| e.within(manifest::about_layer(n, of, layer)))?;
@@ -198,7 +197,7 @@ impl<'a> Load<'a> {
             let more = format!("{what} has {size} bytes, more than the {DOCUMENT_MAX} allowed");
             return Err(ImageError::new(Kind::TooLarge, more));
         }
-        let read = source.blob(digest).and_then(|blob| content::read_checked(blob, digest, *size));
+        let read = source.blob(descriptor).and_then(|blob| content::read_checked(blob, digest, *size));
         read.map_err(|e| e.within(format_args!("cannot read {what}")))
     }
 
@@ -334,11 +333,6 @@ fn check_count(images: usize) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-fn descriptor(media_type: &str, digest: Digest, size: u64) -> Descriptor {
-    let media_type = media_type.to_owned();
-    Descriptor { media_type, digest, size, platform: None, urls: Vec::new(), annotations: BTreeMap::new() }
 }
 
 /// A manifest's descriptor as our own list has it.

@@ -22,6 +22,7 @@ use crate::load::{Load, Loaded};
 use crate::manifest::{self, Descriptor, INDEX, Listing, Manifest, Parsed, REF_NAME};
 use crate::progress::Progress;
 use crate::reference::Reference;
+use crate::registry::{Remote, Settings};
 use crate::strict;
 use rustix::fs::{FlockOperation, flock};
 use std::collections::{BTreeMap, BTreeSet};
@@ -131,6 +132,31 @@ impl Store {
         let result = Source::from_reader(source, &staging, &self.limits)
             .and_then(|opened| self.load_from(&opened, &staging, progress));
         result.map_err(|e| e.within("cannot load the image"))
+    }
+
+    /// Pulls the image of this name from its registry.
+    pub fn pull(
+        &self,
+        reference: &Reference,
+        settings: &Settings,
+        progress: &mut dyn Progress,
+    ) -> Result<Loaded> {
+        let what = || format!("cannot pull {reference}");
+        let remote = Remote::find(reference, settings).map_err(|e| e.within(what()))?;
+        let staging = self.stage()?;
+        let loaded = self.load_from(&Source::Remote(Box::new(remote)), &staging, progress);
+        let first = |loaded: Vec<Loaded>| loaded.into_iter().next();
+        let none = || ImageError::invalid("the registry has no image there");
+        loaded.and_then(|loaded| first(loaded).ok_or_else(none)).map_err(|e| e.within(what()))
+    }
+
+    /// Whether there is an image of this name, or one whose digest begins so.
+    pub fn has_image(&self, asked: &str) -> Result<bool> {
+        let _lock = self.lock(FlockOperation::LockShared)?;
+        match self.find(asked) {
+            Err(e) if e.kind() == Kind::NotFound => Ok(false),
+            found => found.map(|_| true),
+        }
     }
 
     /// The image of this name, or whose digest begins so.

@@ -195,7 +195,14 @@ impl Session<'_> {
             return None;
         };
         match self.conversation.stillness() {
-            Stillness::Still => return self.save(machine).err(),
+            Stillness::Still => {
+                let ending = self.save(machine).err();
+                if let Some(Ending::Machine { end, .. }) = &ending {
+                    let what = "the container could not be saved, and has ended of it";
+                    self.answer(EngineError::new(Kind::Guest, what).because(end.to_string()).into());
+                }
+                return ending;
+            }
             Stillness::Moving => {
                 let answer = match self.conversation.take_freeze_failure() {
                     Some(why) => {

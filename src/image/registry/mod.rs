@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Images from a registry (the OCI distribution specification, version 1.1): one repository of one registry, read.
+//!
+//! ```text
+//!   reference ─► endpoint: scheme, host, certificates ─► ping /v2/ ─► auth: nothing, basic, a token
+//!                                                            │
+//!   manifests/TAG or manifests/DIGEST ─► document ◄── http: redirects, deadlines, tries ──► blobs/DIGEST ─► download
+//! ```
+//! Whatever a registry says is an allegation: documents and layers are held against their digests by whoever asked for
+//! them, and its redirects never carry what was meant for it to anybody else.
+
+mod auth;
+mod credentials;
+mod download;
+mod endpoint;
+mod http;
+
+use crate::digest::Digest;
+use crate::error::{ImageError, Kind, Result};
+use crate::limits::DOCUMENT_MAX;
+use crate::manifest::{self, DOCKER_LIST, DOCKER_MANIFEST, Descriptor, INDEX, MANIFEST};
+use crate::reference::Reference;
+use auth::Auth;
+use download::Download;
+use endpoint::Endpoint;
+use http::{Asked, Http};
+use std::collections::BTreeMap;
+use std::io::{Cursor, Read};
+
+pub use endpoint::Settings;
+
+/// What a manifest may be.
+const ACCEPT: [&str; 4] = [INDEX, MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
+
+/// A repository, and one image of it that is asked for.
+#[derive(Debug)]
+pub(crate) struct Remote {
+    reference: Reference,
+    http: Http,
+    auth: Auth,
+    /// `https://host/v2/repository`.
+    base: String,
+    /// What the reference leads to.
+    root: Descriptor,
+    bytes: Vec<u8>,
+}
+
+impl Remote {
+    /// Asks the registry what the reference leads to.
+    pub(crate) fn find(reference: &Reference, settings: &Settings) -> Result<Self> {
+        let endpoint = Endpoint::of(reference.domain(), settings)?;
+        let (origin, challenge, http) = endpoint.ping()?;
+        let auth = Auth::new(challenge, reference, &origin, settings);
+        let base = format!("{origin}/v2/{}", reference.path());
+        let which = match (reference.digest(), reference.tag()) {
+            (Some(digest), _) => digest.to_string(),
+            (None, tag) => tag.unwrap_or("latest").to_owned(),
+        };
+        let (media_type, bytes) = manifest_of(&http, &auth, &base, &which)?;
+        let digest = Digest::of(&bytes);
+        if let Some(wanted) = reference.digest().filter(|wanted| *wanted != digest) {
+            return Err(ImageError::invalid(format_args!(
+                "the registry answers {wanted} with something else, {digest}"
+            )));
+        }
+        let root = manifest::descriptor(&media_type, digest, bytes.len() as u64);
+        Ok(Self { reference: reference.clone(), http, auth, base, root, bytes })
+    }
+
+    pub(crate) fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
+    pub(crate) fn root(&self) -> &Descriptor {
+        &self.root
+    }
+
+    /// What a descriptor leads to; the reader checks it.
+    pub(crate) fn open(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + '_>> {
+        let Descriptor { media_type, digest, size, .. } = descriptor;
+        if *digest == self.root.digest {
+            return Ok(Box::new(self.bytes.as_slice()));
+        }
+        if manifest::is_index(media_type) || manifest::is_manifest(media_type) {
+            let (_, bytes) = manifest_of(&self.http, &self.auth, &self.base, &digest.to_string())?;
+            return Ok(Box::new(Cursor::new(bytes)));
+        }
+        let url = format!("{}/blobs/{digest}", self.base);
+        Ok(Box::new(Download::begin(&self.http, &self.auth, url, *size)?))
+    }
+}
+
+/// A manifest, or an index of them, and what it says it is.
+fn manifest_of(http: &Http, auth: &Auth, base: &str, which: &str) -> Result<(String, Vec<u8>)> {
+    let asked = Asked { accept: &ACCEPT, ..Asked::default() };
+    let response = http.get(&format!("{base}/manifests/{which}"), auth, asked)?;
+    let media_type = response.header("content-type").unwrap_or_default();
+    let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
+    let mut bytes = Vec::new();
+    let read = response.into_reader().take(DOCUMENT_MAX + 1).read_to_end(&mut bytes);
+    read.map_err(|e| ImageError::new(Kind::Io, "the manifest did not come whole").because(e))?;
+    if bytes.len() as u64 > DOCUMENT_MAX {
+        let more = format!("the manifest has more than the {DOCUMENT_MAX} bytes allowed");
+        return Err(ImageError::new(Kind::TooLarge, more));
+    }
+    Ok((media_type, bytes))
+}
+
+/// What may be put where a listing of images is.
+pub(crate) fn listing(remote: &Remote) -> manifest::Listing {
+    let name = (manifest::CONTAINERD_NAME.to_owned(), remote.reference().to_string());
+    let descriptor = Descriptor { annotations: BTreeMap::from([name]), ..remote.root().clone() };
+    manifest::Listing { schema_version: 2, media_type: Some(INDEX.to_owned()), manifests: vec![descriptor] }
+}
+
+#[cfg(test)]
+mod tests;
