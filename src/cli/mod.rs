@@ -22,8 +22,10 @@ mod pause;
 mod ps;
 mod pull;
 mod rm;
+mod rmi;
 mod run;
 mod snapshot;
+mod tag;
 mod templates;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -76,6 +78,8 @@ enum Verb {
     Pull(pull::PullArgs),
     Load(load::LoadArgs),
     Images(images::ImagesArgs),
+    Tag(tag::TagArgs),
+    Rmi(rmi::RmiArgs),
     Ps(ps::PsArgs),
     Rm(rm::RmArgs),
     Pause(pause::PauseArgs),
@@ -100,6 +104,8 @@ pub(crate) fn main(mut timings: Timings) -> ExitCode {
         Verb::Pull(args) => pull::run(global, &args),
         Verb::Load(args) => load::run(global, &args),
         Verb::Images(args) => images::run(global, &args),
+        Verb::Tag(args) => tag::run(global, &args),
+        Verb::Rmi(args) => rmi::run(global, &args),
         Verb::Ps(args) => ps::run(global, &args),
         Verb::Rm(args) => rm::run(global, &args),
         Verb::Pause(args) => pause::pause(global, &args),

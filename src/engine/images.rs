@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Images as containers need them: found in the store, and the embedded demo put there when it is first asked for.
 
+use crate::container::records::Record;
 use crate::container::spec::Cwd;
+use crate::container::state::State;
 use crate::container::word::Word;
 use crate::error::{EngineError, Kind, Result};
 use isopod_image::{
-    Image, ImageConfig, Kind as ImageKind, Loaded, Progress, Reference, Settings, Store, Summary,
+    Image, ImageConfig, Kind as ImageKind, Loaded, Progress, Reference, Removed, Settings, Store, Summary,
 };
 use std::io::Read;
 use std::path::Path;
@@ -108,6 +110,42 @@ impl Images {
         })
     }
 
+    pub(crate) fn tag(&self, image: &str, name: &str) -> Result<()> {
+        let name = name.parse::<Reference>().map_err(translated)?;
+        self.store.tag(self.stored(image)?, &name).map_err(translated)
+    }
+
+    /// Removes an image that none of these containers is of; `force` only saves those that are over from being asked.
+    pub(crate) fn remove(&self, asked: &str, force: bool, containers: &[Record]) -> Result<Removed> {
+        let stored = self.stored(asked)?;
+        let digest = self.store.digest_of(stored).map_err(translated)?.to_string();
+        let needs = |record: &&Record| {
+            record.image_digest == digest && (!force || !matches!(record.state, State::Exited(_)))
+        };
+        if let Some(record) = containers.iter().find(needs) {
+            let what = format!("container {} is of image {asked}, and {}", record.name, record.state.name());
+            let hint = match record.state {
+                State::Exited(_) => {
+                    format!("remove it with `isopod rm {}`, or this image with -f", record.name)
+                }
+                _ => format!("end it and remove it with `isopod rm -f {}`", record.name),
+            };
+            return Err(EngineError::new(Kind::Conflict, what).hint(hint));
+        }
+        self.store.remove(stored, force).map_err(|error| match error.kind() {
+            ImageKind::InUse => translated(error).hint("name one of them, or take all with -f"),
+            _ => translated(error),
+        })
+    }
+
+    /// What is asked for, as the store knows it.
+    fn stored<'a>(&self, asked: &'a str) -> Result<&'a str> {
+        if !DEMO_ALIASES.contains(&asked) {
+            return Ok(asked);
+        }
+        self.resolve(asked).map(|_| DEMO_NAME)
+    }
+
     fn resolve_demo(&self) -> Result<Image> {
         if DEMO.is_empty() {
             return Err(EngineError::new(Kind::NotFound, "this build has no demo image")
@@ -142,6 +180,7 @@ fn translated(error: isopod_image::ImageError) -> EngineError {
         ImageKind::NotFound => Kind::NotFound,
         ImageKind::Invalid | ImageKind::TooLarge => Kind::Invalid,
         ImageKind::Unsupported => Kind::Unsupported,
+        ImageKind::InUse => Kind::Conflict,
         ImageKind::Denied => Kind::Denied,
         ImageKind::Network | ImageKind::Io => Kind::Io,
     };

@@ -48,7 +48,7 @@ pub use container::state::{Exit, State};
 pub use container::word::Word;
 pub use error::{EngineError, Kind, Result};
 pub use images::Pull;
-pub use isopod_image::{LayerProgress, Loaded, Progress, Summary};
+pub use isopod_image::{LayerProgress, Loaded, Progress, Removed, Summary};
 pub use isopod_vmm::process::{NAME as VMM_NAME, main as vmm_main};
 pub use snapshot::SnapshotSummary;
 pub use template::{Making, TemplateSummary};
@@ -220,6 +220,16 @@ impl Engine {
     /// Sees to it that an image is here before it is run: gives what had to be pulled.
     pub fn provide(&self, image: &str, pull: Pull, progress: &mut dyn Progress) -> Result<Option<Loaded>> {
         self.images.provide(image, pull, progress)
+    }
+
+    /// Gives an image one more name.
+    pub fn tag(&self, image: &str, name: &str) -> Result<()> {
+        self.images.tag(image, name)
+    }
+
+    /// Takes a name from an image, and removes the image with its last one.
+    pub fn remove_image(&self, image: &str, force: bool) -> Result<Removed> {
+        self.images.remove(image, force, &self.records.list()?)
     }
 
     /// Loads the images of an archive or a layout folder.

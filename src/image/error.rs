@@ -15,6 +15,8 @@ pub enum Kind {
     Invalid,
     /// The image is well formed and not for us.
     Unsupported,
+    /// Something else needs it as it is.
+    InUse,
     /// A limit was met.
     TooLarge,
     /// A registry wants to know who asks, or does not want him to have it.

@@ -36,4 +36,4 @@ pub use load::Loaded;
 pub use progress::{LayerProgress, Progress};
 pub use reference::Reference;
 pub use registry::Settings;
-pub use store::{Image, Store, Summary};
+pub use store::{Image, Removed, Store, Summary};

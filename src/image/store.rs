@@ -12,6 +12,8 @@
 //! Files are immutable and named by digest, so that whoever has one open needs no lock. `index.json` says which of them
 //! mean something, and is replaced in one step, last: a load killed anywhere before has not happened.
 
+mod names;
+
 use crate::archive::Source;
 use crate::config::{self, Configuration, ImageConfig};
 use crate::content::{Staging, make_folder, sync_folder};
@@ -30,6 +32,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+pub use names::Removed;
 
 const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
@@ -258,6 +262,8 @@ impl Store {
     ) -> Result<Vec<Loaded>> {
         let (staged, images) = Load::new(self, staging, progress)?.run(source)?;
         let _lock = self.lock(FlockOperation::LockExclusive)?;
+        // What was here when this began may have been removed meanwhile.
+        images.iter().try_for_each(|image| self.check_whole(image, &staged, staging))?;
         for (place, name) in &staged {
             staging.publish(name, &self.path(&place.path()))?;
         }
@@ -273,6 +279,35 @@ impl Store {
             .into_iter()
             .map(|i| Loaded { reference: i.reference, digest: i.descriptor.digest })
             .collect())
+    }
+
+    /// Whether all files of an image are staged or here. The caller holds the lock.
+    fn check_whole(&self, image: &Named, staged: &BTreeMap<Place, String>, staging: &Staging) -> Result<()> {
+        let open = |place: Place| match staged.get(&place) {
+            Some(name) => staging.open_file(name),
+            None => self.open_at(place),
+        };
+        let read = |place: Place| -> Result<Vec<u8>> {
+            let mut bytes = Vec::new();
+            open(place)?.take(DOCUMENT_MAX).read_to_end(&mut bytes).during("cannot read a document")?;
+            Ok(bytes)
+        };
+        let places = || -> Result<Vec<Place>> {
+            let manifest = as_manifest(&read(Place::Blob(image.descriptor.digest))?)?;
+            let configuration =
+                config::parse(&read(Place::Blob(manifest.config.digest))?, manifest.layers.len())?;
+            let layers = configuration.rootfs.diff_ids.into_iter();
+            let mut all: Vec<_> =
+                layers.flat_map(|id| [Place::LayerData(id), Place::LayerIndex(id)]).collect();
+            all.extend(manifest.layers.iter().map(|layer| Place::Blob(layer.digest)));
+            all.push(Place::ImageIndex(image.descriptor.digest));
+            Ok(all)
+        };
+        let there = |place: &Place| staged.contains_key(place) || self.has(*place);
+        match places() {
+            Ok(all) if all.iter().all(there) => Ok(()),
+            _ => Err(ImageError::new(Kind::InUse, "a layer that was here was removed meanwhile: try again")),
+        }
     }
 
     fn find(&self, asked: &str) -> Result<(Option<Reference>, Digest)> {
@@ -328,13 +363,7 @@ impl Store {
     }
 
     fn manifest(&self, digest: &Digest) -> Result<Manifest> {
-        let bytes = self.read(Place::Blob(*digest))?;
-        let own = |media_type| manifest::parse(media_type, &bytes);
-        // Whichever of the two it is was checked when it came.
-        match own(manifest::MANIFEST).or_else(|_| own(manifest::DOCKER_MANIFEST))? {
-            Parsed::Manifest(manifest) => Ok(*manifest),
-            Parsed::Index(_) => Err(ImageError::invalid("an index in a manifest's place")),
-        }
+        as_manifest(&self.read(Place::Blob(*digest))?)
     }
 
     fn listing(&self) -> Result<Listing> {
@@ -406,6 +435,15 @@ impl Store {
 
     fn path(&self, name: &str) -> PathBuf {
         if name.is_empty() { self.root.clone() } else { self.root.join(name) }
+    }
+}
+
+/// Whichever of the two kinds it is was checked when it came.
+fn as_manifest(bytes: &[u8]) -> Result<Manifest> {
+    let own = |media_type| manifest::parse(media_type, bytes);
+    match own(manifest::MANIFEST).or_else(|_| own(manifest::DOCKER_MANIFEST))? {
+        Parsed::Manifest(manifest) => Ok(*manifest),
+        Parsed::Index(_) => Err(ImageError::invalid("an index in a manifest's place")),
     }
 }
 

@@ -226,3 +226,52 @@ fn an_image_of_no_use_here_says_so() {
     assert_eq!(error.kind(), Kind::Invalid);
     assert_eq!(store.load(Path::new("/no/such"), &mut ()).unwrap_err().kind(), Kind::NotFound);
 }
+
+#[test]
+fn an_image_goes_with_its_last_name_and_takes_what_only_it_needs() {
+    let (dir, store) = store();
+    let empty = files(&dir.path().join("image"));
+    let [lower, upper] = layers();
+    let load = |layers: &[Writer], name| {
+        store.load_reader(&Archive::new(layers).end(Some(name))[..], &mut ()).unwrap()[0].digest
+    };
+    let one = load(&[lower.clone(), upper], "one");
+    let two = load(&[lower], "two");
+    store.tag("one", &"localhost:5000/x:2".parse().unwrap()).unwrap();
+    let name = |text: &str| text.parse::<Reference>().unwrap();
+    let removed = store.remove("one", false).unwrap();
+    assert_eq!(removed, Removed { untagged: vec![name("one")], deleted: None });
+    let open = store.resolve("localhost:5000/x:2").unwrap();
+    let removed = store.remove("localhost:5000/x:2", false).unwrap();
+    assert_eq!(removed, Removed { untagged: vec![name("localhost:5000/x:2")], deleted: Some(one) });
+    assert_eq!(names(&open), ["/", "/c", "/etc", "/etc/b"], "who has it open keeps it");
+    assert_eq!(names(&store.resolve("two").unwrap()), ["/", "/etc", "/etc/a", "/etc/b"]);
+    assert_eq!(store.remove(&two.to_string(), false).unwrap().deleted, Some(two));
+    assert_eq!(files(&dir.path().join("image")), empty);
+    assert_eq!(store.remove("two", false).unwrap_err().kind(), Kind::NotFound);
+}
+
+#[test]
+fn an_image_of_several_names_is_not_removed_by_its_digest_alone() {
+    let (_dir, store) = store();
+    let digest = store.load_reader(&Archive::new(&layers()).end(Some("one"))[..], &mut ()).unwrap()[0].digest;
+    store.tag(&digest.hex()[..8], &"two".parse().unwrap()).unwrap();
+    let refused = store.remove(&digest.hex(), false).unwrap_err();
+    assert!(refused.kind() == Kind::InUse && refused.to_string().contains("library/two"), "{refused}");
+    assert_eq!(store.list().unwrap().len(), 2);
+    assert_eq!(store.remove(&digest.hex(), true).unwrap().untagged.len(), 2);
+    assert!(store.list().unwrap().is_empty());
+}
+
+#[test]
+fn a_name_is_taken_from_another_image_and_a_digest_is_no_name() {
+    let (_dir, store) = store();
+    let [lower, upper] = layers();
+    let load = |layer, name| store.load_reader(&Archive::new(&[layer]).end(Some(name))[..], &mut ()).unwrap();
+    let (one, two) = (load(lower, "one")[0].digest, load(upper, "two")[0].digest);
+    store.tag("one", &"two".parse().unwrap()).unwrap();
+    assert_eq!(store.resolve("two").unwrap().digest, one);
+    assert!(store.resolve(&two.to_string()).is_ok(), "it is here without a name");
+    let digest = format!("x@{two}").parse().unwrap();
+    assert_eq!(store.tag("one", &digest).unwrap_err().kind(), Kind::Invalid);
+}
