@@ -89,3 +89,19 @@ fn images_are_listed_in_dockers_words_and_by_fields() {
         assert!(run.stderr.contains("/no/kernel"), "`{name}` was found, its kernel was not: {}", run.stderr);
     }
 }
+
+#[test]
+fn an_image_that_a_container_is_of_is_not_removed_from_under_it() {
+    let host = Host::new();
+    host.isopod(&["run", "--name", "kept", "--entrypoint", "", "demo", "true"]).expect(0);
+    host.isopod(&["tag", "demo", "localhost:5000/mine:2"]).expect(0);
+    let untagged = host.isopod(&["rmi", "localhost:5000/mine:2"]).expect(0);
+    assert_eq!(untagged.text(), "Untagged: localhost:5000/mine:2\n");
+    let refused = host.isopod(&["rmi", "demo"]).expect(1);
+    assert!(refused.stderr.contains("container kept"), "{}", refused.stderr);
+    host.isopod(&["rm", "kept"]).expect(0);
+    let deleted = host.isopod(&["rmi", "demo"]).expect(0);
+    assert!(deleted.text().contains("Untagged: isopod/demo:latest\nDeleted: sha256:"), "{}", deleted.text());
+    assert_eq!(host.isopod(&["images", "-q"]).expect(0).text(), "");
+    host.assert_clean();
+}

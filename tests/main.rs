@@ -18,6 +18,7 @@ mod identity;
 mod image_tree;
 mod killing;
 mod memory;
+mod registry;
 mod security_defaults;
 mod signals;
 mod snapshots;

@@ -117,23 +117,18 @@ impl Images {
 
     /// Removes an image that none of these containers is of; `force` only saves those that are over from being asked.
     pub(crate) fn remove(&self, asked: &str, force: bool, containers: &[Record]) -> Result<Removed> {
-        let stored = self.stored(asked)?;
-        let digest = self.store.digest_of(stored).map_err(translated)?.to_string();
-        let needs = |record: &&Record| {
-            record.image_digest == digest && (!force || !matches!(record.state, State::Exited(_)))
-        };
-        if let Some(record) = containers.iter().find(needs) {
-            let what = format!("container {} is of image {asked}, and {}", record.name, record.state.name());
-            let hint = match record.state {
-                State::Exited(_) => {
-                    format!("remove it with `isopod rm {}`, or this image with -f", record.name)
-                }
-                _ => format!("end it and remove it with `isopod rm -f {}`", record.name),
+        let mut needed_by = None;
+        let removed = self.store.remove(self.stored(asked)?, force, &mut |digest| {
+            let digest = digest.to_string();
+            let needs = |record: &&Record| {
+                record.image_digest == digest && (!force || !matches!(record.state, State::Exited(_)))
             };
-            return Err(EngineError::new(Kind::Conflict, what).hint(hint));
-        }
-        self.store.remove(stored, force).map_err(|error| match error.kind() {
-            ImageKind::InUse => translated(error).hint("name one of them, or take all with -f"),
+            needed_by = containers.iter().find(needs);
+            needed_by.is_none()
+        });
+        removed.map_err(|error| match (error.kind(), needed_by) {
+            (ImageKind::InUse, Some(record)) => needed(asked, record),
+            (ImageKind::InUse, None) => translated(error).hint("name one of them, or take all with -f"),
             _ => translated(error),
         })
     }
@@ -167,6 +162,15 @@ impl Images {
     pub(crate) fn list(&self) -> Result<Vec<Summary>> {
         self.store.list().map_err(translated)
     }
+}
+
+fn needed(image: &str, record: &Record) -> EngineError {
+    let what = format!("container {} is of image {image}, and {}", record.name, record.state.name());
+    let hint = match record.state {
+        State::Exited(_) => format!("remove it with `isopod rm {}`, or this image with -f", record.name),
+        _ => format!("end it and remove it with `isopod rm -f {}`", record.name),
+    };
+    EngineError::new(Kind::Conflict, what).hint(hint)
 }
 
 /// How large the embedded demo is; 0 if there is none.

@@ -6,6 +6,7 @@ pub(crate) mod evil;
 pub(crate) mod layout;
 pub(crate) mod nasty;
 pub(crate) mod pty;
+pub(crate) mod registry;
 
 use std::env;
 use std::fs;

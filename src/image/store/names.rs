@@ -35,15 +35,15 @@ impl Store {
         self.put_listing(&staging, &listing)
     }
 
-    /// The digest of the image that is asked for.
-    pub fn digest_of(&self, asked: &str) -> Result<Digest> {
-        let _lock = self.lock(FlockOperation::LockShared)?;
-        Ok(self.find(asked)?.1)
-    }
-
-    /// Takes a name away, and the image with its last one. Asked for by its digest an image goes with its name; with all
-    /// of them only if that is `force`d. Who has the image open keeps it.
-    pub fn remove(&self, asked: &str, force: bool) -> Result<Removed> {
+    /// Takes a name away, and the image with its last one. Asked for by its digest an image goes with its name, and with
+    /// all of them only if that is `force`d. `may_go` is asked before an image is removed, and not for a name. Who has the
+    /// image open keeps it.
+    pub fn remove(
+        &self,
+        asked: &str,
+        force: bool,
+        may_go: &mut dyn FnMut(&Digest) -> bool,
+    ) -> Result<Removed> {
         let staging = self.stage()?;
         let _lock = self.lock(FlockOperation::LockExclusive)?;
         let (found, digest) = self.find(asked)?;
@@ -59,6 +59,9 @@ impl Store {
         let goes = |d: &Descriptor| named.is_none() || reference_of(d) == named;
         let (gone, kept): (Vec<_>, Vec<_>) = of_it.into_iter().partition(goes);
         let deleted = kept.is_empty().then_some(digest);
+        if deleted.is_some_and(|digest| !may_go(&digest)) {
+            return Err(ImageError::new(Kind::InUse, "a container is of the image"));
+        }
         others.extend(kept);
         listing.manifests = others;
         self.put_listing(&staging, &listing)?;

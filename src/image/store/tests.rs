@@ -239,16 +239,16 @@ fn an_image_goes_with_its_last_name_and_takes_what_only_it_needs() {
     let two = load(&[lower], "two");
     store.tag("one", &"localhost:5000/x:2".parse().unwrap()).unwrap();
     let name = |text: &str| text.parse::<Reference>().unwrap();
-    let removed = store.remove("one", false).unwrap();
+    let removed = store.remove("one", false, &mut |_| true).unwrap();
     assert_eq!(removed, Removed { untagged: vec![name("one")], deleted: None });
     let open = store.resolve("localhost:5000/x:2").unwrap();
-    let removed = store.remove("localhost:5000/x:2", false).unwrap();
+    let removed = store.remove("localhost:5000/x:2", false, &mut |_| true).unwrap();
     assert_eq!(removed, Removed { untagged: vec![name("localhost:5000/x:2")], deleted: Some(one) });
     assert_eq!(names(&open), ["/", "/c", "/etc", "/etc/b"], "who has it open keeps it");
     assert_eq!(names(&store.resolve("two").unwrap()), ["/", "/etc", "/etc/a", "/etc/b"]);
-    assert_eq!(store.remove(&two.to_string(), false).unwrap().deleted, Some(two));
+    assert_eq!(store.remove(&two.to_string(), false, &mut |_| true).unwrap().deleted, Some(two));
     assert_eq!(files(&dir.path().join("image")), empty);
-    assert_eq!(store.remove("two", false).unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(store.remove("two", false, &mut |_| true).unwrap_err().kind(), Kind::NotFound);
 }
 
 #[test]
@@ -256,10 +256,13 @@ fn an_image_of_several_names_is_not_removed_by_its_digest_alone() {
     let (_dir, store) = store();
     let digest = store.load_reader(&Archive::new(&layers()).end(Some("one"))[..], &mut ()).unwrap()[0].digest;
     store.tag(&digest.hex()[..8], &"two".parse().unwrap()).unwrap();
-    let refused = store.remove(&digest.hex(), false).unwrap_err();
+    let refused = store.remove(&digest.hex(), false, &mut |_| true).unwrap_err();
     assert!(refused.kind() == Kind::InUse && refused.to_string().contains("library/two"), "{refused}");
     assert_eq!(store.list().unwrap().len(), 2);
-    assert_eq!(store.remove(&digest.hex(), true).unwrap().untagged.len(), 2);
+    assert_eq!(store.remove(&digest.hex(), true, &mut |_| false).unwrap_err().kind(), Kind::InUse);
+    assert_eq!(store.remove("two", false, &mut |_| false).unwrap().deleted, None);
+    store.tag("one", &"two".parse().unwrap()).unwrap();
+    assert_eq!(store.remove(&digest.hex(), true, &mut |_| true).unwrap().untagged.len(), 2);
     assert!(store.list().unwrap().is_empty());
 }
 

@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const SETTLE: Duration = Duration::from_secs(30);
-const WATCH: Duration = Duration::from_secs(60);
+const WATCH: Duration = Duration::from_secs(120);
 /// What a machine had is given back a little after its end.
 const AFTER: Duration = Duration::from_secs(5);
 

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Images from a real registry: pulled when they are asked for, once, and only by who may have them.
+
+use crate::support::layout::{Layer, Layout};
+use crate::support::nasty::{Tar, file};
+use crate::support::registry::{PASSWORD, Registry, USER};
+use crate::support::{Host, Run, finish};
+use std::fs;
+
+/// The demo image as `make` makes it.
+const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/rootfs/demo.tar");
+
+/// Runs isopod with a place of the test's own where it looks for credentials and certificates.
+fn at_home(host: &Host, args: &[&str]) -> Run {
+    let mut command = host.command(args);
+    command.env("DOCKER_CONFIG", host.scratch("docker")).env("XDG_CONFIG_HOME", host.scratch("config"));
+    finish(command.spawn().unwrap(), Vec::new())
+}
+
+#[test]
+fn an_image_is_pulled_when_it_is_run_and_its_layers_come_once() {
+    let (host, registry) = (Host::new(), Registry::open());
+    registry.push(&format!("oci-archive:{DEMO}"), "tools/demo:1");
+    let name = format!("{}/tools/demo:1", registry.host());
+    let missing = at_home(&host, &["run", "--rm", "--pull", "never", &name]).expect(125);
+    assert!(missing.stderr.contains("no image"), "{}", missing.stderr);
+    let args = ["run", "--rm", "--entrypoint", "", &name, "echo", "up"];
+    assert_eq!(at_home(&host, &args).expect(0).text(), "up\n");
+    let blobs = registry.requests("GET /v2/tools/demo/blobs/");
+    assert!(blobs > 0, "the log tells requests");
+    assert_eq!(at_home(&host, &args).expect(0).text(), "up\n");
+    let again = at_home(&host, &["pull", &name]).expect(0);
+    assert_eq!(again.text(), format!("{name}\n"));
+    let config = registry.requests("GET /v2/tools/demo/blobs/") - blobs;
+    assert!(config <= 1, "only a configuration is asked for again: {config} blobs");
+    host.assert_clean();
+}
+
+#[test]
+fn an_image_is_pulled_by_its_digest_and_no_other_is_taken_for_it() {
+    let (host, registry) = (Host::new(), Registry::open());
+    let layout = |text: &str| {
+        let layer = Layer::gzip(&Tar::of(vec![file("which", text)]));
+        Layout::new("x", vec![layer]).write(&host.scratch(text))
+    };
+    registry.push(&format!("oci:{}:x", layout("one").display()), "a:latest");
+    let tag = format!("{}/a", registry.host());
+    let digest = |run: Run| run.stderr.rsplit("Digest: ").next().unwrap().trim().to_owned();
+    let one = digest(at_home(&host, &["pull", &tag]).expect(0));
+    registry.push(&format!("oci:{}:x", layout("two").display()), "a:latest");
+    let two = digest(at_home(&host, &["pull", &tag]).expect(0));
+    assert_ne!(one, two);
+    let by_digest = at_home(&host, &["pull", "-q", &format!("{tag}@{one}")]).expect(0);
+    assert_eq!((by_digest.text(), by_digest.stderr.as_str()), (format!("{tag}@{one}\n").as_str(), ""));
+    let none = at_home(&host, &["pull", &format!("{tag}:three")]).expect(1);
+    assert!(none.stderr.contains("does not have it"), "{}", none.stderr);
+    host.assert_clean();
+}
+
+#[test]
+fn a_guarded_registry_gives_to_who_knows_its_password_and_trusts_its_authority() {
+    let (host, registry) = (Host::new(), Registry::guarded());
+    registry.push(&format!("oci-archive:{DEMO}"), "demo:1");
+    let name = format!("{}/demo:1", registry.host());
+    let refused = |why: &str| {
+        let run = at_home(&host, &["pull", &name]).expect(1);
+        assert!(run.stderr.contains(why) && !run.stderr.contains(PASSWORD), "{}", run.stderr);
+    };
+    let certificates = host.scratch("config/docker/certs.d").join(registry.host());
+    fs::create_dir_all(&certificates).unwrap();
+    let other = Registry::guarded();
+    fs::copy(other.authority(), certificates.join("other.crt")).unwrap();
+    refused("cannot reach the registry");
+    fs::copy(registry.authority(), certificates.join("ca.crt")).unwrap();
+    refused("no credentials");
+    let config = host.scratch("docker/config.json");
+    let entry = |password: &str| {
+        let auths = format!(r#"{{"username":"{USER}","password":"{password}"}}"#);
+        fs::create_dir_all(config.parent().unwrap()).unwrap();
+        fs::write(&config, format!(r#"{{"auths":{{"{}":{auths}}}}}"#, registry.host())).unwrap();
+    };
+    entry("wrong");
+    refused("does not take");
+    entry(PASSWORD);
+    at_home(&host, &["pull", &name]).expect(0);
+    let list = host.isopod(&["images", "--format", "{{.Repository}}:{{.Tag}}"]).expect(0);
+    assert_eq!(list.text(), format!("{name}\n"));
+    host.assert_clean();
+}
+
+#[test]
+fn two_that_pull_one_image_at_once_both_have_it() {
+    let (host, registry) = (Host::new(), Registry::open());
+    registry.push(&format!("oci-archive:{DEMO}"), "demo:1");
+    let name = format!("{}/demo:1", registry.host());
+    let pulls: Vec<_> = (0..6).map(|_| host.command(&["pull", "-q", &name]).spawn().unwrap()).collect();
+    for pull in pulls {
+        assert_eq!(finish(pull, Vec::new()).expect(0).text(), format!("{name}\n"));
+    }
+    let list = host.isopod(&["images", "-q"]).expect(0);
+    assert_eq!(list.text().lines().count(), 1);
+    host.assert_clean();
+}
