@@ -17,6 +17,51 @@ fn at_home(host: &Host, args: &[&str]) -> Run {
     finish(command.spawn().unwrap(), Vec::new())
 }
 
+/// Writes down what `docker login` would.
+fn log_in(host: &Host, registry: &Registry, password: &str) {
+    let entry = format!(r#"{{"username":"{USER}","password":"{password}"}}"#);
+    fs::create_dir_all(host.scratch("docker")).unwrap();
+    let config = format!(r#"{{"auths":{{"{}":{entry}}}}}"#, registry.host());
+    fs::write(host.scratch("docker/config.json"), config).unwrap();
+}
+
+/// Trusts the registry's own authority.
+fn trust(host: &Host, registry: &Registry) {
+    let certificates = host.scratch("config/docker/certs.d").join(registry.host());
+    fs::create_dir_all(&certificates).unwrap();
+    fs::copy(registry.authority(), certificates.join("ca.crt")).unwrap();
+}
+
+#[test]
+fn what_is_pushed_is_what_others_pull_byte_for_byte() {
+    let (host, open, guarded) = (Host::new(), Registry::open(), Registry::guarded());
+    trust(&host, &guarded);
+    log_in(&host, &guarded, PASSWORD);
+    open.push(&format!("oci-archive:{DEMO}"), "from:1");
+    let from = format!("{}/from:1", open.host());
+    at_home(&host, &["pull", "-q", &from]).expect(0);
+    for registry in [&open, &guarded] {
+        let to = format!("{}/deep/er/to:2", registry.host());
+        host.isopod(&["tag", &from, &to]).expect(0);
+        let pushed = at_home(&host, &["push", &to]).expect(0);
+        assert_eq!(pushed.text(), format!("{to}\n"));
+        assert!(pushed.stderr.contains(&format!("Digest: {}", open.digest("from:1"))), "{}", pushed.stderr);
+        assert_eq!(registry.digest("deep/er/to:2"), open.digest("from:1"));
+        let again = at_home(&host, &["push", &to]).expect(0);
+        assert!(
+            again.stderr.contains("already there") && !again.stderr.contains("pushed"),
+            "{}",
+            again.stderr
+        );
+    }
+    log_in(&host, &guarded, "wrong");
+    let refused = at_home(&host, &["push", &format!("{}/deep/er/to:2", guarded.host())]).expect(1);
+    assert!(refused.stderr.contains("does not take"), "{}", refused.stderr);
+    let unknown = at_home(&host, &["push", &format!("{}/never", open.host())]).expect(1);
+    assert!(unknown.stderr.contains("there is no image"), "{}", unknown.stderr);
+    host.assert_clean();
+}
+
 #[test]
 fn an_image_is_pulled_when_it_is_run_and_its_layers_come_once() {
     let (host, registry) = (Host::new(), Registry::open());
@@ -74,14 +119,10 @@ fn a_guarded_registry_gives_to_who_knows_its_password_and_trusts_its_authority()
     fs::copy(registry.authority(), certificates.join("ca.crt")).unwrap();
     refused("no credentials");
     let config = host.scratch("docker/config.json");
-    let entry = |password: &str| {
-        let auths = format!(r#"{{"username":"{USER}","password":"{password}"}}"#);
-        fs::create_dir_all(config.parent().unwrap()).unwrap();
-        fs::write(&config, format!(r#"{{"auths":{{"{}":{auths}}}}}"#, registry.host())).unwrap();
-    };
-    entry("wrong");
+    assert!(!config.exists());
+    log_in(&host, &registry, "wrong");
     refused("does not take");
-    entry(PASSWORD);
+    log_in(&host, &registry, PASSWORD);
     at_home(&host, &["pull", &name]).expect(0);
     let list = host.isopod(&["images", "--format", "{{.Repository}}:{{.Tag}}"]).expect(0);
     assert_eq!(list.text(), format!("{name}\n"));

@@ -21,6 +21,7 @@ mod output;
 mod pause;
 mod ps;
 mod pull;
+mod push;
 mod rm;
 mod rmi;
 mod run;
@@ -76,6 +77,7 @@ impl Global {
 enum Verb {
     Run(Box<run::RunArgs>),
     Pull(pull::PullArgs),
+    Push(push::PushArgs),
     Load(load::LoadArgs),
     Images(images::ImagesArgs),
     Tag(tag::TagArgs),
@@ -102,6 +104,7 @@ pub(crate) fn main(mut timings: Timings) -> ExitCode {
     let outcome = match cli.verb {
         Verb::Run(args) => run::run(global, *args, &mut timings),
         Verb::Pull(args) => pull::run(global, &args),
+        Verb::Push(args) => push::run(global, &args),
         Verb::Load(args) => load::run(global, &args),
         Verb::Images(args) => images::run(global, &args),
         Verb::Tag(args) => tag::run(global, &args),

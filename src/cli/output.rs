@@ -90,10 +90,12 @@ pub(super) fn columns(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// How loading goes: bars on a terminal, a line a layer elsewhere, nothing if asked to be quiet.
+/// How loading or pushing goes: bars on a terminal, a line a layer elsewhere, nothing if asked to be quiet.
 #[derive(Debug)]
 pub(super) struct LoadProgress {
     how: How,
+    /// What is said of a layer: that it came, that it need not.
+    words: [&'static str; 2],
     bar: ProgressBar,
 }
 
@@ -111,7 +113,11 @@ impl LoadProgress {
             (false, true) => How::Bars,
             (false, false) => How::Lines,
         };
-        Self { how, bar: ProgressBar::hidden() }
+        Self { how, words: ["loaded", "already here"], bar: ProgressBar::hidden() }
+    }
+
+    pub(super) fn pushing(quiet: bool) -> Self {
+        Self { words: ["pushed", "already there"], ..Self::new(quiet) }
     }
 }
 
@@ -132,7 +138,7 @@ impl Progress for LoadProgress {
     }
 
     fn layer_done(&mut self, layer: &LayerProgress, present: bool) {
-        let what = if present { "already here" } else { "loaded" };
+        let what = self.words[usize::from(present)];
         match self.how {
             How::Bars => {
                 self.bar.finish_and_clear();

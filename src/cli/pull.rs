@@ -8,7 +8,7 @@ use clap::Args;
 /// Pull an image from its registry
 #[derive(Debug, Args)]
 pub(super) struct PullArgs {
-    /// [REGISTRY/]REPOSITORY[:TAG|@DIGEST]
+    /// Its name: REGISTRY/REPOSITORY:TAG, or with @DIGEST
     #[arg(value_name = "IMAGE")]
     image: String,
     /// Show no progress

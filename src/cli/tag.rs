@@ -10,7 +10,7 @@ pub(super) struct TagArgs {
     /// Name, digest or the beginning of one
     #[arg(value_name = "IMAGE")]
     image: String,
-    /// [REGISTRY/]REPOSITORY[:TAG]
+    /// The new name: REGISTRY/REPOSITORY:TAG
     #[arg(value_name = "NAME")]
     name: String,
 }

@@ -15,6 +15,8 @@ use std::path::Path;
 /// `rootfs`'s image as an archive, or nothing.
 static DEMO: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/demo.tar"));
 const DEMO_NAME: &str = "isopod/demo";
+const CREDENTIALS: &str =
+    "`docker login` writes credentials to where they are looked for: ~/.docker/config.json";
 /// What else it may be asked for as.
 const DEMO_ALIASES: [&str; 4] = ["isopod/demo", "isopod/demo:latest", "demo", "demo:latest"];
 
@@ -102,11 +104,24 @@ impl Images {
         let reference = asked.parse::<Reference>().map_err(translated)?;
         self.store.pull(&reference, &Settings::from_env(), progress).map_err(|error| {
             let hint = match error.kind() {
-                ImageKind::Denied => "Docker's config.json is where credentials are looked for",
+                ImageKind::Denied => CREDENTIALS,
                 ImageKind::NotFound => "names are [REGISTRY/]REPOSITORY[:TAG|@DIGEST]; is this one right?",
                 _ => return translated(error),
             };
             translated(error).hint(hint)
+        })
+    }
+
+    /// Pushes an image to where its name says. Gives its digest.
+    pub(crate) fn push(&self, name: &str, progress: &mut dyn Progress) -> Result<String> {
+        let reference = name.parse::<Reference>().map_err(translated)?;
+        let pushed = self.store.push(&reference, &Settings::from_env(), progress);
+        pushed.map(|digest| digest.to_string()).map_err(|error| match error.kind() {
+            ImageKind::Denied => translated(error).hint(CREDENTIALS),
+            ImageKind::NotFound => {
+                translated(error).hint("`isopod tag` gives an image the name of where it is to go")
+            }
+            _ => translated(error),
         })
     }
 

@@ -222,6 +222,11 @@ impl Engine {
         self.images.provide(image, pull, progress)
     }
 
+    /// Pushes an image to the registry in its name. Gives its digest.
+    pub fn push(&self, image: &str, progress: &mut dyn Progress) -> Result<String> {
+        self.images.push(image, progress)
+    }
+
     /// Gives an image one more name.
     pub fn tag(&self, image: &str, name: &str) -> Result<()> {
         self.images.tag(image, name)

@@ -13,6 +13,7 @@
 //! mean something, and is replaced in one step, last: a load killed anywhere before has not happened.
 
 mod names;
+mod push;
 
 use crate::archive::Source;
 use crate::config::{self, Configuration, ImageConfig};

@@ -57,6 +57,19 @@ impl Registry {
         tool(&mut command);
     }
 
+    /// The digest that skopeo finds under a name.
+    pub(crate) fn digest(&self, name: &str) -> String {
+        let mut command = Command::new("skopeo");
+        command.args(["inspect", "--format", "{{.Digest}}", &format!("docker://{}/{name}", self.host)]);
+        if self.guarded {
+            command.arg(format!("--creds={USER}:{PASSWORD}"));
+            command.arg(format!("--cert-dir={}", self.root.path().join("trusted").display()));
+        } else {
+            command.arg("--tls-verify=false");
+        }
+        String::from_utf8(tool(&mut command)).expect("text").trim().to_owned()
+    }
+
     /// How many requests of the kind its log has, as `GET /v2/x/blobs/`.
     pub(crate) fn requests(&self, what: &str) -> usize {
         let log = fs::read_to_string(self.root.path().join("log")).unwrap_or_default();

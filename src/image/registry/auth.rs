@@ -4,7 +4,7 @@
 
 use super::credentials::{self, Credentials};
 use super::endpoint::Settings;
-use super::http::{Asked, Http};
+use super::http::{self, Asked, Http};
 use crate::error::{ImageError, Kind, Result};
 use crate::reference::Reference;
 use base64::Engine;
@@ -86,8 +86,8 @@ pub(crate) struct Auth {
     challenge: Challenge,
     credentials: Option<Credentials>,
     scope: String,
-    /// The registry speaks TLS: whoever gives tokens for it must, too.
-    tls: bool,
+    /// The registry's scheme and host.
+    origin: String,
     token: RefCell<Option<String>>,
     /// Why there are no credentials, if there should be.
     failed: Option<ImageError>,
@@ -107,9 +107,10 @@ struct Token {
 }
 
 impl Auth {
+    /// For `actions` ("pull", "pull,push") on one repository.
     pub(super) fn new(
         challenge: Challenge,
-        reference: &Reference,
+        (reference, actions): (&Reference, &str),
         origin: &str,
         settings: &Settings,
     ) -> Self {
@@ -124,8 +125,8 @@ impl Auth {
         Self {
             challenge,
             credentials,
-            scope: format!("repository:{}:pull", reference.path()),
-            tls: origin.starts_with("https://"),
+            scope: format!("repository:{}:{actions}", reference.path()),
+            origin: origin.to_owned(),
             token: RefCell::default(),
             failed,
         }
@@ -143,6 +144,11 @@ impl Auth {
                 Ok(self.token.borrow().as_ref().map(|token| format!("Bearer {token}")))
             }
         }
+    }
+
+    /// Whether what it is shown is meant for who would get it there.
+    pub(super) fn is_for(&self, url: &str) -> bool {
+        http::origin(url).is_some() && http::origin(url) == http::origin(&self.origin)
     }
 
     /// The registry did not take what it was shown. Says whether it is worth another try.
@@ -169,7 +175,9 @@ impl Auth {
     fn fetch(&self, http: &Http, realm: &str, service: Option<&str>) -> Result<String> {
         let failed =
             |why: &str| ImageError::invalid(format_args!("the registry names {realm:?} for tokens: {why}"));
-        if !realm.starts_with("https://") && (self.tls || !realm.starts_with("http://")) {
+        if !realm.starts_with("https://")
+            && (self.origin.starts_with("https://") || !realm.starts_with("http://"))
+        {
             return Err(failed("no address to send a password to"));
         }
         let mut url = format!("{realm}{}", if realm.contains('?') { '&' } else { '?' });

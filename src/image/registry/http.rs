@@ -12,12 +12,13 @@ use crate::error::{ImageError, Kind, Result};
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustls::crypto::ring;
 use std::fmt::{self, Debug, Display, Formatter};
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Seek};
 use std::result::Result as StdResult;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
-use ureq::http::{Response as HttpResponse, Uri};
+use ureq::http::{Request, Response as HttpResponse, Uri};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, Error as HttpError, Proxy};
 
@@ -42,13 +43,27 @@ impl Debug for Http {
     }
 }
 
-/// What a request has besides its URL.
+/// What a request is besides its URL.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Asked<'a> {
+    pub(super) what: What<'a>,
     pub(super) accept: &'a [&'a str],
     pub(super) authorization: Option<&'a str>,
     /// Only what comes from here on.
     pub(super) from: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) enum What<'a> {
+    #[default]
+    Get,
+    Head,
+    /// With nothing in it.
+    Post,
+    /// A document of this media type.
+    Put(&'a [u8], &'a str),
+    /// All of a file, from its front.
+    PutFile(&'a File),
 }
 
 /// Why there is no answer.
@@ -122,21 +137,30 @@ impl Http {
 
     /// Asks a registry for something that should be there.
     pub(super) fn get(&self, url: &str, auth: &Auth, asked: Asked<'_>) -> Result<Response> {
-        let registry = url.split('/').nth(2).unwrap_or(url);
+        let response = self.tell(url, auth, asked)?;
+        match response.status() {
+            200 | 206 => Ok(response),
+            404 => {
+                let what = format!("{} does not have it, or not for everybody", host_of(url));
+                Err(ImageError::new(Kind::NotFound, what))
+            }
+            status => Err(Trouble::Status(status).explain(format_args!("cannot get {url}"))),
+        }
+    }
+
+    /// Asks a registry, with what it wants to see of us, and gives what it says to it.
+    pub(super) fn tell(&self, url: &str, auth: &Auth, asked: Asked<'_>) -> Result<Response> {
         loop {
-            let authorization = auth.header(self)?;
+            // Where it has uploads go is not always where it is.
+            let authorization = if auth.is_for(url) { auth.header(self)? } else { None };
             let asked = Asked { authorization: authorization.as_deref(), ..asked };
-            let response = self.ask(url, asked).map_err(|t| t.explain(format_args!("cannot get {url}")))?;
+            let response =
+                self.ask(url, asked).map_err(|t| t.explain(format_args!("cannot ask for {url}")))?;
             match response.status() {
-                200 | 206 => return Ok(response),
                 // A token has its time.
                 401 if auth.refused() => {}
-                status @ (401 | 403) => return Err(auth.explain(status, registry)),
-                404 => {
-                    let what = format!("{registry} does not have it, or not for everybody");
-                    return Err(ImageError::new(Kind::NotFound, what));
-                }
-                status => return Err(Trouble::Status(status).explain(format_args!("cannot get {url}"))),
+                status @ (401 | 403) => return Err(auth.explain(status, host_of(url))),
+                _ => return Ok(response),
             }
         }
     }
@@ -163,23 +187,47 @@ impl Http {
     pub(super) fn ask_once(&self, url: &str, asked: Asked<'_>) -> StdResult<Response, Trouble> {
         let mut at = url.to_owned();
         for _ in 0..REDIRECTS {
-            let mut request = self.agent.get(&at);
-            for accept in asked.accept {
-                request = request.header("accept", *accept);
-            }
-            if let Some(authorization) = asked.authorization.filter(|_| origin(&at) == origin(url)) {
-                request = request.header("authorization", authorization);
-            }
-            if asked.from > 0 {
-                request = request.header("range", format!("bytes={}-", asked.from));
-            }
-            let response = Response(request.call().map_err(Trouble::Connection)?);
+            let authorization = asked.authorization.filter(|_| origin(&at) == origin(url));
+            let response = self.send(&at, Asked { authorization, ..asked }).map_err(Trouble::Connection)?;
             if !matches!(response.status(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
             }
             at = target(&at, response.header("location").as_deref()).map_err(Trouble::Redirect)?;
         }
         Err(Trouble::Redirect(format!("it sends us on more than {REDIRECTS} times")))
+    }
+
+    fn send(&self, url: &str, asked: Asked<'_>) -> StdResult<Response, HttpError> {
+        let (method, content_type) = match asked.what {
+            What::Get => ("GET", None),
+            What::Head => ("HEAD", None),
+            What::Post => ("POST", None),
+            What::Put(_, media_type) => ("PUT", Some(media_type)),
+            What::PutFile(_) => ("PUT", Some("application/octet-stream")),
+        };
+        let range = (asked.from > 0).then(|| format!("bytes={}-", asked.from));
+        let mut request = Request::builder().method(method).uri(url);
+        let accept = asked.accept.iter().map(|accept| ("accept", *accept));
+        let others = [
+            ("authorization", asked.authorization),
+            ("range", range.as_deref()),
+            ("content-type", content_type),
+        ];
+        let others = others.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        for (name, value) in accept.chain(others) {
+            request = request.header(name, value);
+        }
+        let response = match asked.what {
+            What::Get | What::Head => self.agent.run(request.body(())?)?,
+            What::Post => self.agent.run(request.body(&b""[..])?)?,
+            What::Put(bytes, _) => self.agent.run(request.body(bytes)?)?,
+            What::PutFile(mut file) => {
+                // An earlier try may have read of it.
+                file.rewind()?;
+                self.agent.run(request.body(file)?)?
+            }
+        };
+        Ok(Response(response))
     }
 }
 
@@ -200,14 +248,18 @@ pub(super) fn pause(tries: u32) -> Duration {
     longest / 2 + longest / 512 * u32::from(byte[0])
 }
 
+fn host_of(url: &str) -> &str {
+    url.split('/').nth(2).unwrap_or(url)
+}
+
 /// Scheme, host and port: what a secret is meant for.
-fn origin(url: &str) -> Option<(String, String)> {
+pub(super) fn origin(url: &str) -> Option<(String, String)> {
     let uri: Uri = url.parse().ok()?;
     Some((uri.scheme_str()?.to_owned(), uri.authority()?.as_str().to_ascii_lowercase()))
 }
 
 /// Where a `Location` leads: anywhere, but not from TLS to none.
-fn target(from: &str, location: Option<&str>) -> StdResult<String, String> {
+pub(super) fn target(from: &str, location: Option<&str>) -> StdResult<String, String> {
     let location = location.ok_or("it sends us on to nowhere")?;
     let (scheme, host) = origin(from).ok_or("it sends us on from nowhere")?;
     let to = match location {

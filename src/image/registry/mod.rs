@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Images from a registry (the OCI distribution specification, version 1.1): one repository of one registry, read.
+//! Images from a registry (the OCI distribution specification, version 1.1): one repository of one registry.
 //!
 //! ```text
 //!   reference ─► endpoint: scheme, host, certificates ─► ping /v2/ ─► auth: nothing, basic, a token
@@ -14,6 +14,7 @@ mod credentials;
 mod download;
 mod endpoint;
 mod http;
+mod push;
 
 use crate::digest::Digest;
 use crate::error::{ImageError, Kind, Result};
@@ -28,18 +29,49 @@ use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
 
 pub use endpoint::Settings;
+pub(crate) use push::Upload;
 
 /// What a manifest may be.
 const ACCEPT: [&str; 4] = [INDEX, MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
 
-/// A repository, and one image of it that is asked for.
+/// A repository of a registry that answers.
+#[derive(Debug)]
+struct Repository {
+    http: Http,
+    auth: Auth,
+    /// `https://host/v2/repository`
+    base: String,
+}
+
+impl Repository {
+    fn open(reference: &Reference, actions: &str, settings: &Settings) -> Result<Self> {
+        let (origin, challenge, http) = Endpoint::of(reference.domain(), settings)?.ping()?;
+        let auth = Auth::new(challenge, (reference, actions), &origin, settings);
+        Ok(Self { http, auth, base: format!("{origin}/v2/{}", reference.path()) })
+    }
+
+    /// A manifest, or an index of them, and what it says it is.
+    fn manifest(&self, which: &str) -> Result<(String, Vec<u8>)> {
+        let asked = Asked { accept: &ACCEPT, ..Asked::default() };
+        let response = self.http.get(&format!("{}/manifests/{which}", self.base), &self.auth, asked)?;
+        let media_type = response.header("content-type").unwrap_or_default();
+        let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
+        let mut bytes = Vec::new();
+        let read = response.into_reader().take(DOCUMENT_MAX + 1).read_to_end(&mut bytes);
+        read.map_err(|e| ImageError::new(Kind::Network, "the manifest did not come whole").because(e))?;
+        if bytes.len() as u64 > DOCUMENT_MAX {
+            let more = format!("the manifest has more than the {DOCUMENT_MAX} bytes allowed");
+            return Err(ImageError::new(Kind::TooLarge, more));
+        }
+        Ok((media_type, bytes))
+    }
+}
+
+/// An image of a repository that was asked for.
 #[derive(Debug)]
 pub(crate) struct Remote {
     reference: Reference,
-    http: Http,
-    auth: Auth,
-    /// `https://host/v2/repository`.
-    base: String,
+    repository: Repository,
     /// What the reference leads to.
     root: Descriptor,
     bytes: Vec<u8>,
@@ -48,15 +80,12 @@ pub(crate) struct Remote {
 impl Remote {
     /// Asks the registry what the reference leads to.
     pub(crate) fn find(reference: &Reference, settings: &Settings) -> Result<Self> {
-        let endpoint = Endpoint::of(reference.domain(), settings)?;
-        let (origin, challenge, http) = endpoint.ping()?;
-        let auth = Auth::new(challenge, reference, &origin, settings);
-        let base = format!("{origin}/v2/{}", reference.path());
+        let repository = Repository::open(reference, "pull", settings)?;
         let which = match (reference.digest(), reference.tag()) {
             (Some(digest), _) => digest.to_string(),
             (None, tag) => tag.unwrap_or("latest").to_owned(),
         };
-        let (media_type, bytes) = manifest_of(&http, &auth, &base, &which)?;
+        let (media_type, bytes) = repository.manifest(&which)?;
         let digest = Digest::of(&bytes);
         if let Some(wanted) = reference.digest().filter(|wanted| *wanted != digest) {
             return Err(ImageError::invalid(format_args!(
@@ -64,7 +93,7 @@ impl Remote {
             )));
         }
         let root = manifest::descriptor(&media_type, digest, bytes.len() as u64);
-        Ok(Self { reference: reference.clone(), http, auth, base, root, bytes })
+        Ok(Self { reference: reference.clone(), repository, root, bytes })
     }
 
     pub(crate) fn reference(&self) -> &Reference {
@@ -81,29 +110,13 @@ impl Remote {
         if *digest == self.root.digest {
             return Ok(Box::new(self.bytes.as_slice()));
         }
+        let repository = &self.repository;
         if manifest::is_index(media_type) || manifest::is_manifest(media_type) {
-            let (_, bytes) = manifest_of(&self.http, &self.auth, &self.base, &digest.to_string())?;
-            return Ok(Box::new(Cursor::new(bytes)));
+            return Ok(Box::new(Cursor::new(repository.manifest(&digest.to_string())?.1)));
         }
-        let url = format!("{}/blobs/{digest}", self.base);
-        Ok(Box::new(Download::begin(&self.http, &self.auth, url, *size)?))
+        let url = format!("{}/blobs/{digest}", repository.base);
+        Ok(Box::new(Download::begin(&repository.http, &repository.auth, url, *size)?))
     }
-}
-
-/// A manifest, or an index of them, and what it says it is.
-fn manifest_of(http: &Http, auth: &Auth, base: &str, which: &str) -> Result<(String, Vec<u8>)> {
-    let asked = Asked { accept: &ACCEPT, ..Asked::default() };
-    let response = http.get(&format!("{base}/manifests/{which}"), auth, asked)?;
-    let media_type = response.header("content-type").unwrap_or_default();
-    let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
-    let mut bytes = Vec::new();
-    let read = response.into_reader().take(DOCUMENT_MAX + 1).read_to_end(&mut bytes);
-    read.map_err(|e| ImageError::new(Kind::Io, "the manifest did not come whole").because(e))?;
-    if bytes.len() as u64 > DOCUMENT_MAX {
-        let more = format!("the manifest has more than the {DOCUMENT_MAX} bytes allowed");
-        return Err(ImageError::new(Kind::TooLarge, more));
-    }
-    Ok((media_type, bytes))
 }
 
 /// What may be put where a listing of images is.
