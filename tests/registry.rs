@@ -6,23 +6,27 @@ use crate::support::nasty::{Tar, file};
 use crate::support::registry::{PASSWORD, Registry, USER};
 use crate::support::{Host, Run, finish};
 use std::fs;
+use std::process::{Command, Stdio};
 
 /// The demo image as `make` makes it.
 const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/rootfs/demo.tar");
 
-/// Runs isopod with a place of the test's own where it looks for credentials and certificates.
-fn at_home(host: &Host, args: &[&str]) -> Run {
+/// isopod with a place of the test's own where it looks for credentials and certificates.
+fn at_home(host: &Host, args: &[&str]) -> Command {
     let mut command = host.command(args);
     command.env("DOCKER_CONFIG", host.scratch("docker")).env("XDG_CONFIG_HOME", host.scratch("config"));
-    finish(command.spawn().unwrap(), Vec::new())
+    command
 }
 
-/// Writes down what `docker login` would.
-fn log_in(host: &Host, registry: &Registry, password: &str) {
-    let entry = format!(r#"{{"username":"{USER}","password":"{password}"}}"#);
-    fs::create_dir_all(host.scratch("docker")).unwrap();
-    let config = format!(r#"{{"auths":{{"{}":{entry}}}}}"#, registry.host());
-    fs::write(host.scratch("docker/config.json"), config).unwrap();
+fn run(host: &Host, args: &[&str]) -> Run {
+    finish(at_home(host, args).spawn().unwrap(), Vec::new())
+}
+
+/// Logs in with a password on stdin.
+fn log_in(host: &Host, registry: &Registry, password: &str) -> Run {
+    let args = ["login", "-u", USER, "--password-stdin", registry.host()];
+    let mut command = at_home(host, &args);
+    finish(command.stdin(Stdio::piped()).spawn().unwrap(), format!("{password}\n").into_bytes())
 }
 
 /// Trusts the registry's own authority.
@@ -36,28 +40,28 @@ fn trust(host: &Host, registry: &Registry) {
 fn what_is_pushed_is_what_others_pull_byte_for_byte() {
     let (host, open, guarded) = (Host::new(), Registry::open(), Registry::guarded());
     trust(&host, &guarded);
-    log_in(&host, &guarded, PASSWORD);
+    log_in(&host, &guarded, PASSWORD).expect(0);
     open.push(&format!("oci-archive:{DEMO}"), "from:1");
     let from = format!("{}/from:1", open.host());
-    at_home(&host, &["pull", "-q", &from]).expect(0);
+    run(&host, &["pull", "-q", &from]).expect(0);
     for registry in [&open, &guarded] {
         let to = format!("{}/deep/er/to:2", registry.host());
         host.isopod(&["tag", &from, &to]).expect(0);
-        let pushed = at_home(&host, &["push", &to]).expect(0);
+        let pushed = run(&host, &["push", &to]).expect(0);
         assert_eq!(pushed.text(), format!("{to}\n"));
         assert!(pushed.stderr.contains(&format!("Digest: {}", open.digest("from:1"))), "{}", pushed.stderr);
         assert_eq!(registry.digest("deep/er/to:2"), open.digest("from:1"));
-        let again = at_home(&host, &["push", &to]).expect(0);
+        let again = run(&host, &["push", &to]).expect(0);
         assert!(
             again.stderr.contains("already there") && !again.stderr.contains("pushed"),
             "{}",
             again.stderr
         );
     }
-    log_in(&host, &guarded, "wrong");
-    let refused = at_home(&host, &["push", &format!("{}/deep/er/to:2", guarded.host())]).expect(1);
-    assert!(refused.stderr.contains("does not take"), "{}", refused.stderr);
-    let unknown = at_home(&host, &["push", &format!("{}/never", open.host())]).expect(1);
+    run(&host, &["logout", guarded.host()]).expect(0);
+    let refused = run(&host, &["push", &format!("{}/deep/er/to:2", guarded.host())]).expect(1);
+    assert!(refused.stderr.contains("no credentials"), "{}", refused.stderr);
+    let unknown = run(&host, &["push", &format!("{}/never", open.host())]).expect(1);
     assert!(unknown.stderr.contains("there is no image"), "{}", unknown.stderr);
     host.assert_clean();
 }
@@ -67,14 +71,14 @@ fn an_image_is_pulled_when_it_is_run_and_its_layers_come_once() {
     let (host, registry) = (Host::new(), Registry::open());
     registry.push(&format!("oci-archive:{DEMO}"), "tools/demo:1");
     let name = format!("{}/tools/demo:1", registry.host());
-    let missing = at_home(&host, &["run", "--rm", "--pull", "never", &name]).expect(125);
+    let missing = run(&host, &["run", "--rm", "--pull", "never", &name]).expect(125);
     assert!(missing.stderr.contains("no image"), "{}", missing.stderr);
     let args = ["run", "--rm", "--entrypoint", "", &name, "echo", "up"];
-    assert_eq!(at_home(&host, &args).expect(0).text(), "up\n");
+    assert_eq!(run(&host, &args).expect(0).text(), "up\n");
     let blobs = registry.requests("GET /v2/tools/demo/blobs/");
     assert!(blobs > 0, "the log tells requests");
-    assert_eq!(at_home(&host, &args).expect(0).text(), "up\n");
-    let again = at_home(&host, &["pull", &name]).expect(0);
+    assert_eq!(run(&host, &args).expect(0).text(), "up\n");
+    let again = run(&host, &["pull", &name]).expect(0);
     assert_eq!(again.text(), format!("{name}\n"));
     let config = registry.requests("GET /v2/tools/demo/blobs/") - blobs;
     assert!(config <= 1, "only a configuration is asked for again: {config} blobs");
@@ -91,13 +95,13 @@ fn an_image_is_pulled_by_its_digest_and_no_other_is_taken_for_it() {
     registry.push(&format!("oci:{}:x", layout("one").display()), "a:latest");
     let tag = format!("{}/a", registry.host());
     let digest = |run: Run| run.stderr.rsplit("Digest: ").next().unwrap().trim().to_owned();
-    let one = digest(at_home(&host, &["pull", &tag]).expect(0));
+    let one = digest(run(&host, &["pull", &tag]).expect(0));
     registry.push(&format!("oci:{}:x", layout("two").display()), "a:latest");
-    let two = digest(at_home(&host, &["pull", &tag]).expect(0));
+    let two = digest(run(&host, &["pull", &tag]).expect(0));
     assert_ne!(one, two);
-    let by_digest = at_home(&host, &["pull", "-q", &format!("{tag}@{one}")]).expect(0);
+    let by_digest = run(&host, &["pull", "-q", &format!("{tag}@{one}")]).expect(0);
     assert_eq!((by_digest.text(), by_digest.stderr.as_str()), (format!("{tag}@{one}\n").as_str(), ""));
-    let none = at_home(&host, &["pull", &format!("{tag}:three")]).expect(1);
+    let none = run(&host, &["pull", &format!("{tag}:three")]).expect(1);
     assert!(none.stderr.contains("does not have it"), "{}", none.stderr);
     host.assert_clean();
 }
@@ -108,7 +112,7 @@ fn a_guarded_registry_gives_to_who_knows_its_password_and_trusts_its_authority()
     registry.push(&format!("oci-archive:{DEMO}"), "demo:1");
     let name = format!("{}/demo:1", registry.host());
     let refused = |why: &str| {
-        let run = at_home(&host, &["pull", &name]).expect(1);
+        let run = run(&host, &["pull", &name]).expect(1);
         assert!(run.stderr.contains(why) && !run.stderr.contains(PASSWORD), "{}", run.stderr);
     };
     let certificates = host.scratch("config/docker/certs.d").join(registry.host());
@@ -118,14 +122,15 @@ fn a_guarded_registry_gives_to_who_knows_its_password_and_trusts_its_authority()
     refused("cannot reach the registry");
     fs::copy(registry.authority(), certificates.join("ca.crt")).unwrap();
     refused("no credentials");
-    let config = host.scratch("docker/config.json");
-    assert!(!config.exists());
-    log_in(&host, &registry, "wrong");
-    refused("does not take");
-    log_in(&host, &registry, PASSWORD);
-    at_home(&host, &["pull", &name]).expect(0);
+    let wrong = log_in(&host, &registry, "wrong").expect(1);
+    assert!(wrong.stderr.contains("does not take") && !wrong.stderr.contains("wrong"), "{}", wrong.stderr);
+    refused("no credentials");
+    log_in(&host, &registry, PASSWORD).expect(0);
+    run(&host, &["pull", &name]).expect(0);
     let list = host.isopod(&["images", "--format", "{{.Repository}}:{{.Tag}}"]).expect(0);
     assert_eq!(list.text(), format!("{name}\n"));
+    run(&host, &["logout", registry.host()]).expect(0);
+    refused("no credentials");
     host.assert_clean();
 }
 

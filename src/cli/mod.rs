@@ -16,6 +16,7 @@ mod format;
 mod human;
 mod images;
 mod load;
+mod login;
 mod man;
 mod output;
 mod pause;
@@ -78,6 +79,8 @@ enum Verb {
     Run(Box<run::RunArgs>),
     Pull(pull::PullArgs),
     Push(push::PushArgs),
+    Login(login::LoginArgs),
+    Logout(login::LogoutArgs),
     Load(load::LoadArgs),
     Images(images::ImagesArgs),
     Tag(tag::TagArgs),
@@ -105,6 +108,8 @@ pub(crate) fn main(mut timings: Timings) -> ExitCode {
         Verb::Run(args) => run::run(global, *args, &mut timings),
         Verb::Pull(args) => pull::run(global, &args),
         Verb::Push(args) => push::run(global, &args),
+        Verb::Login(args) => login::login(&args),
+        Verb::Logout(args) => login::logout(&args),
         Verb::Load(args) => load::run(global, &args),
         Verb::Images(args) => images::run(global, &args),
         Verb::Tag(args) => tag::run(global, &args),

@@ -2,6 +2,7 @@
 //! The only place that prints. Stdout is data, stderr is talk; a reader of stdout who goes away is not an error.
 
 use super::error::{Failure, NOT_RUN, chain};
+use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use isopod_engine::{EngineError, Finished, Kind, LayerProgress, Making as Stage, Progress};
 use std::io::{self, ErrorKind, IsTerminal, Write, stderr, stdout};
@@ -67,6 +68,25 @@ pub(super) fn finished(finished: &Finished) {
     for trouble in &finished.trouble {
         talk(&chain("warning", trouble));
     }
+}
+
+/// Asks whoever is at the terminal; `None` if nobody is.
+pub(super) fn ask(what: &str) -> Option<String> {
+    let term = terminal(what)?;
+    term.read_line().ok().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty())
+}
+
+/// The same, and nobody sees what is typed.
+pub(super) fn ask_secret(what: &str) -> Option<String> {
+    terminal(what)?.read_secure_line().ok()
+}
+
+fn terminal(what: &str) -> Option<Term> {
+    let term = Term::stderr();
+    (stdin_is_terminal() && term.is_term()).then(|| {
+        let _ = term.write_str(what);
+        term
+    })
 }
 
 /// What clap has to say: help and version are data, the rest is talk. Gives the exit code.

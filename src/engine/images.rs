@@ -6,8 +6,10 @@ use crate::container::spec::Cwd;
 use crate::container::state::State;
 use crate::container::word::Word;
 use crate::error::{EngineError, Kind, Result};
+use isopod_image as image;
 use isopod_image::{
-    Image, ImageConfig, Kind as ImageKind, Loaded, Progress, Reference, Removed, Settings, Store, Summary,
+    Image, ImageConfig, Kept, Kind as ImageKind, Loaded, Progress, Reference, Removed, Settings, Store,
+    Summary,
 };
 use std::io::Read;
 use std::path::Path;
@@ -15,8 +17,7 @@ use std::path::Path;
 /// `rootfs`'s image as an archive, or nothing.
 static DEMO: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/demo.tar"));
 const DEMO_NAME: &str = "isopod/demo";
-const CREDENTIALS: &str =
-    "`docker login` writes credentials to where they are looked for: ~/.docker/config.json";
+const CREDENTIALS: &str = "`isopod login` keeps credentials, as `docker login` does";
 /// What else it may be asked for as.
 const DEMO_ALIASES: [&str; 4] = ["isopod/demo", "isopod/demo:latest", "demo", "demo:latest"];
 
@@ -112,6 +113,15 @@ impl Images {
         })
     }
 
+    /// Tries a name and a password at a registry, and keeps them if it takes them.
+    pub(crate) fn log_in(registry: &str, name: &str, secret: &str) -> Result<Kept> {
+        image::log_in(&domain(registry)?, name, secret, &Settings::from_env()).map_err(translated)
+    }
+
+    pub(crate) fn log_out(registry: &str) -> Result<bool> {
+        image::log_out(&domain(registry)?, &Settings::from_env()).map_err(translated)
+    }
+
     /// Pushes an image to where its name says. Gives its digest.
     pub(crate) fn push(&self, name: &str, progress: &mut dyn Progress) -> Result<String> {
         let reference = name.parse::<Reference>().map_err(translated)?;
@@ -177,6 +187,19 @@ impl Images {
     pub(crate) fn list(&self) -> Result<Vec<Summary>> {
         self.store.list().map_err(translated)
     }
+}
+
+/// What was typed for a registry, which may look like an address, as the first part of an image's name.
+fn domain(registry: &str) -> Result<String> {
+    let host = registry.split_once("://").map_or(registry, |(_, rest)| rest);
+    let host = host.split('/').next().unwrap_or(host);
+    let reference = format!("{host}/x").parse::<Reference>().map_err(translated)?;
+    if reference.domain() != host && host != "index.docker.io" {
+        let what = format!("`{}` is no registry", registry.escape_debug());
+        return Err(EngineError::new(Kind::Invalid, what)
+            .hint("a registry is a host name with a dot, or with a port"));
+    }
+    Ok(reference.domain().to_owned())
 }
 
 fn needed(image: &str, record: &Record) -> EngineError {

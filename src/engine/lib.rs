@@ -48,7 +48,7 @@ pub use container::state::{Exit, State};
 pub use container::word::Word;
 pub use error::{EngineError, Kind, Result};
 pub use images::Pull;
-pub use isopod_image::{LayerProgress, Loaded, Progress, Removed, Summary};
+pub use isopod_image::{Kept, LayerProgress, Loaded, Progress, Removed, Summary};
 pub use isopod_vmm::process::{NAME as VMM_NAME, main as vmm_main};
 pub use snapshot::SnapshotSummary;
 pub use template::{Making, TemplateSummary};
@@ -220,6 +220,16 @@ impl Engine {
     /// Sees to it that an image is here before it is run: gives what had to be pulled.
     pub fn provide(&self, image: &str, pull: Pull, progress: &mut dyn Progress) -> Result<Option<Loaded>> {
         self.images.provide(image, pull, progress)
+    }
+
+    /// Becomes known to a registry. Docker's credentials and ours are the same, whichever the data root.
+    pub fn log_in(registry: &str, name: &str, secret: &str) -> Result<Kept> {
+        Images::log_in(registry, name, secret)
+    }
+
+    /// Forgets what a registry knows us by. Says whether there was anything.
+    pub fn log_out(registry: &str) -> Result<bool> {
+        Images::log_out(registry)
     }
 
     /// Pushes an image to the registry in its name. Gives its digest.

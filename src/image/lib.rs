@@ -35,5 +35,5 @@ pub use limits::Limits;
 pub use load::Loaded;
 pub use progress::{LayerProgress, Progress};
 pub use reference::Reference;
-pub use registry::Settings;
+pub use registry::{Kept, Settings, log_in, log_out};
 pub use store::{Image, Removed, Store, Summary};

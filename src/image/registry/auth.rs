@@ -85,7 +85,8 @@ fn parameters(mut rest: &str) -> Vec<(String, String)> {
 pub(crate) struct Auth {
     challenge: Challenge,
     credentials: Option<Credentials>,
-    scope: String,
+    /// What a token is to be for; only that somebody is known, if there is nothing.
+    scope: Option<String>,
     /// The registry's scheme and host.
     origin: String,
     token: RefCell<Option<String>>,
@@ -125,10 +126,22 @@ impl Auth {
         Self {
             challenge,
             credentials,
-            scope: format!("repository:{}:{actions}", reference.path()),
+            scope: Some(format!("repository:{}:{actions}", reference.path())),
             origin: origin.to_owned(),
             token: RefCell::default(),
             failed,
+        }
+    }
+
+    /// For credentials that are to be tried.
+    pub(super) fn trying(challenge: Challenge, credentials: Credentials, origin: &str) -> Self {
+        Self {
+            challenge,
+            credentials: Some(credentials),
+            scope: None,
+            origin: origin.to_owned(),
+            token: RefCell::default(),
+            failed: None,
         }
     }
 
@@ -181,7 +194,7 @@ impl Auth {
             return Err(failed("no address to send a password to"));
         }
         let mut url = format!("{realm}{}", if realm.contains('?') { '&' } else { '?' });
-        for (name, value) in [("service", service), ("scope", Some(self.scope.as_str()))] {
+        for (name, value) in [("service", service), ("scope", self.scope.as_deref())] {
             if let Some(value) = value {
                 url.push_str(&format!("{name}={}&", escaped(value)));
             }

@@ -6,11 +6,14 @@ use crate::error::{ImageError, Kind, Result};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use std::fmt::{self, Debug, Formatter};
-use std::fs;
-use std::io::{ErrorKind, Write};
-use std::process::{Command, Stdio};
+use std::fmt::{self, Debug, Display, Formatter};
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{self, Command, Stdio};
 
 /// What Docker calls its hub there.
 const HUB: &str = "https://index.docker.io/v1/";
@@ -50,30 +53,111 @@ struct Helped {
     secret: String,
 }
 
+/// Where credentials went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kept {
+    /// As they are, in this file.
+    File(PathBuf),
+    Helper(String),
+}
+
 /// Those for a registry, if there are any.
 pub(super) fn find(domain: &str, settings: &Settings) -> Result<Option<Credentials>> {
     let Some(path) = &settings.docker_config else { return Ok(None) };
-    let unusable =
-        |why: &dyn fmt::Display| ImageError::invalid(format_args!("cannot use {}: {why}", path.display()));
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(unusable(&e)),
-    };
-    let config: Config = serde_json::from_slice(&text).map_err(|e| unusable(&e))?;
-    let names = names(domain);
-    let named = names.iter().find_map(|name| config.cred_helpers.get(name));
-    if let Some(helper) = named.or(config.creds_store.as_ref()) {
-        for name in &names {
-            if let Some(found) = ask(helper, name)? {
+    let (_, config) = read(path)?;
+    if let Some(helper) = config.helper(domain) {
+        for name in names(domain) {
+            if let Some(found) = ask(helper, &name)? {
                 return Ok(Some(found));
             }
         }
     }
-    names
-        .iter()
-        .find_map(|name| config.auths.get(name))
-        .map_or(Ok(None), |entry| entry.credentials().map_err(|why| unusable(&why)))
+    let entry = names(domain).iter().find_map(|name| config.auths.get(name).map(Entry::credentials));
+    entry.map_or(Ok(None), |found| found.map_err(|why| unusable(path, why)))
+}
+
+/// Keeps them with the helper for the registry, or in the file.
+pub(super) fn keep(domain: &str, credentials: &Credentials, settings: &Settings) -> Result<Kept> {
+    let path = place(settings)?;
+    let (mut whole, config) = read(path)?;
+    let name = names(domain).remove(0);
+    if let Some(helper) = config.helper(domain) {
+        let Credentials { name: username, secret } = credentials;
+        let told = json!({"ServerURL": name, "Username": username, "Secret": secret}).to_string();
+        return tell(helper, "store", &told).map(|_| Kept::Helper(helper.to_owned()));
+    }
+    let auth = BASE64_STANDARD.encode(format!("{}:{}", credentials.name, credentials.secret));
+    let auths = whole.entry("auths").or_insert_with(|| json!({}));
+    let auths = auths.as_object_mut().ok_or_else(|| unusable(path, "`auths` is no object"))?;
+    auths.insert(name, json!({ "auth": auth }));
+    write(path, &whole)?;
+    Ok(Kept::File(path.to_owned()))
+}
+
+/// Forgets them, wherever they are. Says whether there were any.
+pub(super) fn forget(domain: &str, settings: &Settings) -> Result<bool> {
+    let path = place(settings)?;
+    let known = find(domain, settings)?.is_some();
+    let (mut whole, config) = read(path)?;
+    let names = names(domain);
+    if let Some(helper) = config.helper(domain) {
+        for name in &names {
+            // It says so if it has none; there is nothing to do about it.
+            let _ = tell(helper, "erase", name);
+        }
+    }
+    if let Some(auths) = whole.get_mut("auths").and_then(Value::as_object_mut)
+        && names.iter().filter(|name| auths.remove(*name).is_some()).count() > 0
+    {
+        write(path, &whole)?;
+    }
+    Ok(known)
+}
+
+fn place(settings: &Settings) -> Result<&PathBuf> {
+    let none = || ImageError::invalid("there is no home to keep credentials in: set DOCKER_CONFIG");
+    settings.docker_config.as_ref().ok_or_else(none)
+}
+
+fn unusable(path: &Path, why: impl Display) -> ImageError {
+    ImageError::invalid(format_args!("cannot use {}: {why}", path.display()))
+}
+
+/// All of the file, much of which is not ours, and what is of use here; both empty if there is none.
+fn read(path: &Path) -> Result<(Map<String, Value>, Config)> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(<_>::default()),
+        Err(e) => return Err(unusable(path, e)),
+    };
+    let whole = serde_json::from_slice(&text).map_err(|e| unusable(path, e))?;
+    let config = serde_json::from_slice(&text).map_err(|e| unusable(path, e))?;
+    Ok((whole, config))
+}
+
+/// In one step, and for its user alone.
+fn write(path: &Path, whole: &Map<String, Value>) -> Result<()> {
+    let fresh = path.with_extension(format!("new.{}", process::id()));
+    let put = || -> io::Result<()> {
+        if let Some(folder) = path.parent() {
+            DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        }
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        file.write_all(&serde_json::to_vec_pretty(whole)?)?;
+        file.sync_all()?;
+        fs::rename(&fresh, path)
+    };
+    put().map_err(|e| {
+        let _ = fs::remove_file(&fresh);
+        ImageError::new(Kind::Io, format_args!("cannot write {}", path.display())).because(e)
+    })
+}
+
+impl Config {
+    fn helper(&self, domain: &str) -> Option<&str> {
+        let named = names(domain).iter().find_map(|name| self.cred_helpers.get(name));
+        named.or(self.creds_store.as_ref()).map(String::as_str).filter(|helper| !helper.is_empty())
+    }
 }
 
 impl Entry {
@@ -99,43 +183,50 @@ fn names(domain: &str) -> Vec<String> {
     names
 }
 
-/// Asks a helper, by its protocol: the registry on its stdin, JSON on its stdout.
+/// What a helper has for a registry.
 fn ask(helper: &str, registry: &str) -> Result<Option<Credentials>> {
-    let program = format!("docker-credential-{helper}");
-    let failed = |why: &dyn fmt::Display| {
-        ImageError::new(Kind::Io, format_args!("cannot get credentials from {program}: {why}"))
-    };
+    let Some(said) = tell(helper, "get", registry)? else { return Ok(None) };
+    let helped: Helped =
+        serde_json::from_slice(&said).map_err(|_| no_help(helper, "it does not answer as a helper does"))?;
+    Ok(Some(Credentials { name: helped.username, secret: helped.secret }))
+}
+
+/// Has a helper do something, by its protocol: what it is told on its stdin, what it says on its stdout. `None` if it has
+/// no credentials.
+fn tell(helper: &str, verb: &str, told: &str) -> Result<Option<Vec<u8>>> {
     if helper.contains('/') {
-        return Err(failed(&"its name has a slash"));
+        return Err(no_help(helper, "its name has a slash"));
     }
-    let mut child = Command::new(&program)
-        .arg("get")
+    let mut child = Command::new(format!("docker-credential-{helper}"))
+        .arg(verb)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .map_err(|e| failed(&e))?;
+        .map_err(|e| no_help(helper, e))?;
     if let Some(mut stdin) = child.stdin.take() {
         // One that has all it wants before it has read this is free to.
-        let _ = stdin.write_all(registry.as_bytes());
+        let _ = stdin.write_all(told.as_bytes());
     }
-    let output = child.wait_with_output().map_err(|e| failed(&e))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stdout);
-        // So all helpers say that they have none.
-        if said.contains("credentials not found") {
-            return Ok(None);
-        }
-        return Err(failed(&output.status));
+    let output = child.wait_with_output().map_err(|e| no_help(helper, e))?;
+    if output.status.success() {
+        return Ok(Some(output.stdout));
     }
-    let helped: Helped =
-        serde_json::from_slice(&output.stdout).map_err(|_| failed(&"it does not answer as a helper does"))?;
-    Ok(Some(Credentials { name: helped.username, secret: helped.secret }))
+    // So all helpers say that they have none.
+    if String::from_utf8_lossy(&output.stdout).contains("credentials not found") {
+        return Ok(None);
+    }
+    Err(no_help(helper, output.status))
+}
+
+fn no_help(helper: &str, why: impl Display) -> ImageError {
+    ImageError::new(Kind::Io, format_args!("docker-credential-{helper} does not help: {why}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     fn found(domain: &str, config: &str) -> Result<Option<Credentials>> {
         let folder = tempfile::tempdir().unwrap();
@@ -172,5 +263,28 @@ mod tests {
         let said = found("x", r#"{"credsStore":"is-not-there"}"#).unwrap_err().to_string();
         assert!(said.contains("docker-credential-is-not-there"), "{said}");
         assert!(found("x", r#"{"credsStore":"../../bin/sh"}"#).is_err());
+    }
+
+    #[test]
+    fn what_is_kept_is_found_and_forgotten_and_the_rest_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("docker/config.json");
+        let settings = Settings { docker_config: Some(path.clone()), ..Settings::default() };
+        let credentials = known("me", "s:cret").unwrap();
+        for domain in ["a:5000", "docker.io"] {
+            assert_eq!(keep(domain, &credentials, &settings).unwrap(), Kept::File(path.clone()));
+            assert_eq!(find(domain, &settings).unwrap(), known("me", "s:cret"));
+        }
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let mut whole: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        assert!(whole["auths"][HUB]["auth"].is_string(), "as Docker has it: {whole}");
+        whole["psFormat"] = json!("x");
+        fs::write(&path, whole.to_string()).unwrap();
+        assert!(forget("a:5000", &settings).unwrap());
+        assert!(!forget("a:5000", &settings).unwrap());
+        assert_eq!(find("a:5000", &settings).unwrap(), None);
+        assert_eq!(find("docker.io", &settings).unwrap(), known("me", "s:cret"));
+        assert!(fs::read_to_string(&path).unwrap().contains("psFormat"));
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
     }
 }

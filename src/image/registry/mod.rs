@@ -14,6 +14,7 @@ mod credentials;
 mod download;
 mod endpoint;
 mod http;
+mod login;
 mod push;
 
 use crate::digest::Digest;
@@ -28,7 +29,9 @@ use http::{Asked, Http};
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
 
+pub use credentials::Kept;
 pub use endpoint::Settings;
+pub use login::{log_in, log_out};
 pub(crate) use push::Upload;
 
 /// What a manifest may be.
