@@ -1,21 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A session against an agent played by the test, with pipes for the user's streams.
 use super::*;
+use crate::container::control::{self, Ask};
+use crate::container::name::Id;
+use crate::container::records::new_record;
+use crate::container::records::tests::spec;
+use crate::template::Greeting;
 use isopod_protocol::frame::{Frame, data_header, put_data, put_from_agent, put_window};
 use isopod_protocol::message::{AgentSays, Exited, FromAgent, HostSays, Started};
 use isopod_protocol::window::INITIAL;
 use isopod_protocol::{StreamId, VERSION, message};
-use isopod_vmm::envelope::Identity;
+use isopod_vmm::config::Assist;
+use isopod_vmm::envelope::{Identity, Kind};
 use prost::Message;
 use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
 /// A machine that only says what the test has it say.
 struct FakeMachine {
     events: UnixStream,
+    /// What it does not do.
+    refuses: &'static [&'static str],
+}
+
+impl FakeMachine {
+    fn asked(&self, what: &str) -> Result<(), Refusal> {
+        match self.refuses.contains(&what) {
+            true => Err(Refusal::Refused(format!("it does not {what}"))),
+            false => Ok(()),
+        }
+    }
 }
 
 impl Watched for FakeMachine {
@@ -30,15 +48,15 @@ impl Watched for FakeMachine {
     fn count(&mut self) {}
 
     fn pause(&mut self, _mailbox: Option<u64>) -> Result<(), Refusal> {
-        Ok(())
+        self.asked("pause")
     }
 
     fn save(&mut self, _file: &File, _identity: &Identity) -> Result<(), Refusal> {
-        Ok(())
+        self.asked("save")
     }
 
     fn resume(&mut self, _bytes: Option<&[u8]>) -> Result<(), Refusal> {
-        Ok(())
+        self.asked("resume")
     }
 
     fn touched(&mut self, _list: &File) -> Result<(), Refusal> {
@@ -148,7 +166,7 @@ fn stage(limits: Limits, play: impl FnOnce(FakeAgent) + Send + 'static) -> Stage
             control: None,
         };
         let mut session = Session::new(parts, false);
-        let ending = session.serve(&mut FakeMachine { events: machine_end }, &mut |_| {});
+        let ending = session.serve(&mut FakeMachine { events: machine_end, refuses: &[] }, &mut |_| {});
         session.flush();
         ending
     });
@@ -373,4 +391,75 @@ fn an_agent_that_grants_room_but_reads_nothing_gets_no_more_than_buffers_hold() 
     // It claims to have taken what was never sent.
     assert!(matches!(stage.ending(), Ending::Misbehaved(Misbehaviour::Window(_))));
     assert!(typist.join().unwrap() < 2 << 20);
+}
+
+/// A container that is saved while its machine refuses something: how it ends, and what the client hears.
+fn saved_by(refuses: &'static [&'static str]) -> (Ending, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let control = Control::listen(folder.path()).unwrap();
+    let (id, name) = (Id::random(), "web".parse().unwrap());
+    let record = new_record(id, name, spec(Some("web"), false));
+    let (up, is_up) = mpsc::channel();
+    let client = {
+        let (folder, record) = (folder.path().to_owned(), record.clone());
+        thread::spawn(move || {
+            is_up.recv().unwrap();
+            let file = tempfile::tempfile().unwrap();
+            control::ask(&folder, &record, &Ask::Snapshot, &[file.as_fd()]).unwrap_err().to_string()
+        })
+    };
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let agent = thread::spawn(move || {
+        let mut agent = FakeAgent { stream: theirs, decoder: Decoder::default() };
+        agent.hello();
+        assert!(matches!(agent.hear(), Got::Says(HostSays::Freeze(_))));
+        agent.say(AgentSays::Frozen(message::Frozen::default()));
+        agent.hear();
+    });
+    let (events, _machine) = UnixStream::pair().unwrap();
+    let (signals, mut timings) = (SignalFd::new(&[]).unwrap(), Timings::start());
+    let parts = Parts {
+        agent: ours.into(),
+        streams: Streams::own(),
+        signals: &signals,
+        container: Container::default(),
+        limits: LONG,
+        timings: &mut timings,
+        control: Some(control),
+    };
+    let mut session = Session::new(parts, false);
+    let greeting = Greeting { agent: "a".into(), kernel: "k".into(), mailbox: 4096 };
+    session.can_be_saved(Saving { identity: identity(), record, greeting });
+    let mut tell = |_| up.send(()).unwrap();
+    let ending = session.serve(&mut FakeMachine { events, refuses }, &mut tell);
+    drop(session);
+    agent.join().unwrap();
+    (ending, client.join().unwrap())
+}
+
+fn identity() -> Identity {
+    Identity {
+        kind: Kind::Snapshot,
+        isopod: String::new(),
+        kernel: String::new(),
+        agent: String::new(),
+        cpu: String::new(),
+        vcpus: 1,
+        memory_mib: 128,
+        assist: Assist::None,
+        devices: Vec::new(),
+        extra: serde_json::Value::Null,
+    }
+}
+
+#[test]
+fn a_machine_whose_guest_waits_for_ever_ends_and_the_client_hears_why() {
+    for refuses in [&["pause"][..], &["resume"], &["save", "resume"]] {
+        let (ending, heard) = saved_by(refuses);
+        let Ending::Machine { end: End::Failed { message }, phase: Phase::Up } = ending else {
+            panic!("{refuses:?}: {ending:?}");
+        };
+        assert!(message.starts_with("it does not "), "{message}");
+        assert_eq!(heard, "the container could not be saved, and has ended of it");
+    }
 }
