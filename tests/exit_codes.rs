@@ -31,7 +31,7 @@ fn what_is_not_there_is_127_and_what_cannot_be_executed_126() {
 fn our_own_failures_are_125_with_cause_and_next_step() {
     let host = Host::new();
     for args in [
-        &["run", "no/such/image"][..],
+        &["run", "--pull", "never", "no/such/image"][..],
         &["run", "-m", "8m", "demo"],
         &["run", "--cpus", "0", "demo"],
         &["run", "--cpus", "1000", "demo"],

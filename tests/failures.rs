@@ -53,7 +53,11 @@ fn impossible_memory_and_processors_are_refused_with_what_is_possible() {
 #[test]
 fn an_image_that_is_not_there_is_named() {
     let host = Host::new();
-    told(&host.isopod(&["run", "no/such/image:1"]).expect(125).stderr, &["no/such/image:1", "hint"]);
+    let never = host.isopod(&["run", "--pull", "never", "no/such/image:1"]).expect(125);
+    told(&never.stderr, &["no/such/image:1", "hint"]);
+    // Nobody listens at port 1.
+    let nowhere = host.isopod(&["run", "127.0.0.1:1/image"]).expect(125);
+    told(&nowhere.stderr, &["127.0.0.1:1/image:latest", "cannot reach the registry 127.0.0.1:1", "hint"]);
     host.assert_clean();
 }
 

@@ -57,6 +57,6 @@ fn told(flags: &[&str], steps: &[&str]) -> Value {
 
 #[test]
 fn a_run_that_fails_tells_how_far_it_got() {
-    let run = Host::new().isopod(&["run", "--timings", "no/such/image"]).expect(125);
+    let run = Host::new().isopod(&["run", "--pull", "never", "--timings", "no/such/image"]).expect(125);
     assert!(run.stderr.contains("process start") && !run.stderr.contains("KVM_RUN"), "{}", run.stderr);
 }

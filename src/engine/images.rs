@@ -106,6 +106,9 @@ impl Images {
         self.store.pull(&reference, &Settings::from_env(), progress).map_err(|error| {
             let hint = match error.kind() {
                 ImageKind::Denied => CREDENTIALS,
+                ImageKind::Network => {
+                    "`isopod load` takes images from files, where no registry can be reached"
+                }
                 ImageKind::NotFound => "names are [REGISTRY/]REPOSITORY[:TAG|@DIGEST]; is this one right?",
                 _ => return translated(error),
             };
