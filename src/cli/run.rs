@@ -166,9 +166,13 @@ pub(super) fn run(global: &Global, args: RunArgs, timings: &mut Timings) -> Outc
         }),
         None => {
             let pull = args.pull.map_or_else(Pull::default, Pull::from);
-            args.into_spec().and_then(|spec| {
+            args.into_spec().and_then(|mut spec| {
                 let engine = Engine::open(global.options())?;
-                engine.provide(&spec.image, pull, &mut LoadProgress::new(false))?;
+                let pulled = engine.provide(&spec.image, pull, &mut LoadProgress::new(false))?;
+                if let Some(pulled) = pulled.filter(|_| spec.image.contains('@')) {
+                    // The digest that was typed may be an index's, of which only this host's image is here.
+                    spec.image = pulled.digest.to_string();
+                }
                 let mut making = output::Making::new(false);
                 engine.run(spec, Streams::own(), timings, &mut |stage| making.at(stage))
             })
