@@ -12,7 +12,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 use std::cell::RefCell;
 use std::fmt::{self, Debug, Formatter};
-use std::io::{self, Read};
+use std::io;
 
 /// Tokens are some kilobytes.
 const TOKEN_MAX: u64 = 64 << 10;
@@ -208,9 +208,8 @@ impl Auth {
             status @ (401 | 403) => return Err(self.explain(status, realm)),
             status => return Err(failed(&format!("it answers with status {status}"))),
         }
-        let mut bytes = Vec::new();
-        let read = response.into_reader().take(TOKEN_MAX).read_to_end(&mut bytes);
-        read.map_err(|e| ImageError::new(Kind::Io, "the token did not come whole").because(e))?;
+        let whole = |e| ImageError::new(Kind::Network, "the token did not come whole").because(e);
+        let bytes = response.document(TOKEN_MAX).map_err(whole)?;
         let token: Token = serde_json::from_slice(&bytes).map_err(|_| failed("what it gives is no token"))?;
         let token = token.token.or(token.access_token).filter(|token| !token.is_empty());
         let printable = |token: &String| token.bytes().all(|b| b.is_ascii_graphic());

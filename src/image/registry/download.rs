@@ -21,6 +21,8 @@ pub(super) struct Download<'a> {
     auth: &'a Auth,
     url: String,
     body: Option<Box<dyn Read + Send>>,
+    /// What is told again before anything new comes.
+    skip: u64,
     size: u64,
     done: u64,
     breaks: u32,
@@ -38,24 +40,25 @@ impl<'a> Download<'a> {
         let deadline = Instant::now() + PATIENCE + Duration::from_secs(size / SLOWEST);
         let body = http.get(&url, auth, Asked::default())?;
         let body = Some(Box::new(body.into_reader()) as Box<dyn Read + Send>);
-        Ok(Self { http, auth, url, body, size, done: 0, breaks: 0, deadline })
+        Ok(Self { http, auth, url, body, skip: 0, size, done: 0, breaks: 0, deadline })
     }
 
     /// Asks for what is missing.
-    fn go_on(&self) -> Result<Box<dyn Read + Send>> {
+    fn go_on(&mut self) -> Result<()> {
         let response = self.http.get(&self.url, self.auth, Asked { from: self.done, ..Asked::default() })?;
         let begins = match response.status() {
             206 => response.header("content-range").as_deref().and_then(first_of_range),
             // It has not listened, and tells all of it again.
             _ => Some(0),
         };
-        let mut body = response.into_reader();
-        // What begins elsewhere is no answer; its digest would say so, late.
-        let skip = begins.and_then(|begins| self.done.checked_sub(begins)).unwrap_or(u64::MAX);
-        if skip > 0 {
-            io::copy(&mut (&mut body).take(skip), &mut io::sink()).ok();
-        }
-        Ok(Box::new(body))
+        // What begins elsewhere is no answer, and read as one that ends at once.
+        let skip = begins.and_then(|begins| self.done.checked_sub(begins));
+        self.skip = skip.unwrap_or(0);
+        self.body = Some(match skip {
+            Some(_) => Box::new(response.into_reader()),
+            None => Box::new(io::empty()),
+        });
+        Ok(())
     }
 
     fn broken(&mut self, why: io::Error) -> io::Result<()> {
@@ -83,12 +86,14 @@ impl Read for Download<'_> {
             }
             let Some(body) = &mut self.body else {
                 // A registry that says no says it for good; one that says nothing was asked often enough.
-                self.body = Some(self.go_on().map_err(io::Error::other)?);
+                self.go_on().map_err(io::Error::other)?;
                 continue;
             };
-            let room = usize::try_from(self.size - self.done).map_or(buf.len(), |left| left.min(buf.len()));
+            let left = if self.skip > 0 { self.skip } else { self.size - self.done };
+            let room = usize::try_from(left).map_or(buf.len(), |left| left.min(buf.len()));
             match body.read(&mut buf[..room]) {
                 Ok(0) => self.broken(ErrorKind::UnexpectedEof.into())?,
+                Ok(n) if self.skip > 0 => self.skip -= n as u64,
                 Ok(n) => {
                     self.done += n as u64;
                     self.breaks = 0;

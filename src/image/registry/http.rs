@@ -13,11 +13,11 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use rustls::crypto::ring;
 use std::fmt::{self, Debug, Display, Formatter};
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, ErrorKind, Read, Seek};
 use std::result::Result as StdResult;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use ureq::http::{Request, Response as HttpResponse, Uri};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, Error as HttpError, Proxy};
@@ -27,6 +27,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(30);
 /// Between bytes.
 const STALL: Duration = Duration::from_secs(20);
+/// For all of a document.
+const DOCUMENT: Duration = Duration::from_secs(60);
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(100);
 /// Longer than this nobody is waited for, whatever he asks for.
@@ -106,6 +108,21 @@ impl Response {
         all.filter_map(|value| Some(value.to_str().ok()?.to_owned())).collect()
     }
 
+    /// All of a document of at most so many bytes; the byte after them, if there is one, tells that it has more.
+    pub(super) fn document(self, most: u64) -> io::Result<Vec<u8>> {
+        let deadline = Instant::now() + DOCUMENT;
+        let (mut body, mut bytes, mut piece) = (self.into_reader().take(most + 1), Vec::new(), [0; 8192]);
+        loop {
+            match body.read(&mut piece)? {
+                0 => return Ok(bytes),
+                n => bytes.extend_from_slice(&piece[..n]),
+            }
+            if Instant::now() > deadline {
+                return Err(ErrorKind::TimedOut.into());
+            }
+        }
+    }
+
     pub(super) fn into_reader(self) -> impl Read + Send + 'static {
         self.0.into_body().into_reader()
     }
@@ -150,6 +167,8 @@ impl Http {
 
     /// Asks a registry, with what it wants to see of us, and gives what it says to it.
     pub(super) fn tell(&self, url: &str, auth: &Auth, asked: Asked<'_>) -> Result<Response> {
+        // A token has its time; who does not take a fresh one will not take the next.
+        let mut fresh = false;
         loop {
             // Where it has uploads go is not always where it is.
             let authorization = if auth.is_for(url) { auth.header(self)? } else { None };
@@ -157,8 +176,7 @@ impl Http {
             let response =
                 self.ask(url, asked).map_err(|t| t.explain(format_args!("cannot ask for {url}")))?;
             match response.status() {
-                // A token has its time.
-                401 if auth.refused() => {}
+                401 if !fresh && auth.refused() => fresh = true,
                 status @ (401 | 403) => return Err(auth.explain(status, host_of(url))),
                 _ => return Ok(response),
             }

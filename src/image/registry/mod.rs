@@ -59,9 +59,8 @@ impl Repository {
         let response = self.http.get(&format!("{}/manifests/{which}", self.base), &self.auth, asked)?;
         let media_type = response.header("content-type").unwrap_or_default();
         let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
-        let mut bytes = Vec::new();
-        let read = response.into_reader().take(DOCUMENT_MAX + 1).read_to_end(&mut bytes);
-        read.map_err(|e| ImageError::new(Kind::Network, "the manifest did not come whole").because(e))?;
+        let whole = |e| ImageError::new(Kind::Network, "the manifest did not come whole").because(e);
+        let bytes = response.document(DOCUMENT_MAX).map_err(whole)?;
         if bytes.len() as u64 > DOCUMENT_MAX {
             let more = format!("the manifest has more than the {DOCUMENT_MAX} bytes allowed");
             return Err(ImageError::new(Kind::TooLarge, more));

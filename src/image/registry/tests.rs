@@ -227,3 +227,21 @@ fn one_that_sends_us_in_circles_is_left() {
     assert_eq!(find(&host, &Settings::default()).unwrap_err().kind(), Kind::Network);
     assert_eq!(heard.lock().unwrap().len(), 1 + 5);
 }
+
+#[test]
+fn one_that_takes_no_token_is_not_asked_for_ever() {
+    let (tokens, heard_there) = server(|_, _| answer("200 OK", "", br#"{"token":"t0ken"}"#));
+    let challenge = format!("www-authenticate: Bearer realm=\"http://{tokens}/t\"\r\n");
+    let (host, heard) = server(move |_, _| answer("401 Unauthorized", &challenge, b""));
+    assert_eq!(find(&host, &Settings::default()).unwrap_err().kind(), Kind::Denied);
+    assert_eq!((heard.lock().unwrap().len(), heard_there.lock().unwrap().len()), (3, 2));
+}
+
+#[test]
+fn a_range_that_begins_elsewhere_is_not_taken_for_the_rest() {
+    let (bytes, _) = download(5000, |request, _| match request.header("range") {
+        None => answer("200 OK", "", &blob(5000))[..1000].to_vec(),
+        Some(_) => answer("206 Partial Content", "content-range: bytes 4000-4999/5000\r\n", &blob(5000)),
+    });
+    assert_eq!(bytes.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+}
