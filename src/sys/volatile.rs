@@ -82,18 +82,29 @@ pub fn map_into<B: BitmapSlice>(
     // SAFETY: the pages are `slices`': memory that is valid for writes, and whose users all know that it changes without
     // them. It stays memory for reading and writing, and goes when what it is a part of is unmapped.
     let mapped = unsafe { mmap(start, len, prot, flags, file, offset) };
-    let present = mapped.and_then(|_| {
-        // SAFETY: as above. Here and not where they are touched, a page that cannot be had is an error.
-        unsafe { madvise(start, len, Advice::LinuxPopulateRead) }
-    });
+    // Here and not where they are touched, a page that cannot be had is an error.
+    let present = mapped.map_err(io::Error::from).and_then(|_| populate(slices, len, false));
     if let Err(error) = present {
         // What was there may be gone (mmap(2)), or have nothing behind it. If this fails, too, reading will say so.
         // SAFETY: as above.
         let _ = unsafe { mmap_anonymous(start, len, prot, flags) };
-        return Err(error.into());
+        return Err(error);
     }
     mark_dirty(slices, len);
     Ok(len)
+}
+
+/// Has the pages of the first `len` bytes that `slices` have in a row mapped now, for reading or as copies to write to.
+pub fn populate<B: BitmapSlice>(
+    slices: &[VolatileSlice<'_, B>],
+    len: usize,
+    written: bool,
+) -> io::Result<()> {
+    let advice = if written { Advice::LinuxPopulateWrite } else { Advice::LinuxPopulateRead };
+    let Some(first) = slices.first() else { return Ok(()) };
+    let (guard, len) = (first.ptr_guard_mut(), len.min(in_a_row(slices)));
+    // SAFETY: the pages are of memory that `slices` borrow; what they hold stays as it is.
+    unsafe { madvise(guard.as_ptr().cast(), len, advice) }.map_err(Into::into)
 }
 
 /// How many bytes from the first slice on follow each other in memory.

@@ -7,14 +7,14 @@
 #![expect(unsafe_code, reason = "mapping a file over a part of the guest's memory")]
 
 use crate::arch::layout;
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap};
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use thiserror::Error;
 use vm_memory::mmap::{FromRangesError, MmapRegionBuilder, MmapRegionError};
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
-use vm_memory::{GuestRegionMmap, MemoryRegionAddress, VolatileSlice};
+use vm_memory::{GuestRegionMmap, MemoryRegionAddress};
 
 pub(crate) type GuestMemory = GuestMemoryMmap<()>;
 
@@ -62,14 +62,6 @@ pub(crate) fn of_file(mib: u32, file: &Arc<File>, offset: u64) -> Result<GuestMe
     });
     let regions = regions.collect::<Result<Vec<_>, _>>()?;
     GuestMemoryMmap::from_regions(regions).map_err(|_| MemoryError::Saved { mib })
-}
-
-/// Has the pages of a part of the memory mapped now, for reading or as copies to write to.
-pub(crate) fn populate(part: &VolatileSlice<'_>, written: bool) -> io::Result<()> {
-    let advice = if written { Advice::LinuxPopulateWrite } else { Advice::LinuxPopulateRead };
-    let guard = part.ptr_guard_mut();
-    // SAFETY: the pages are of a mapping that `part` borrows; what they hold stays as it is.
-    unsafe { madvise(guard.as_ptr().cast(), guard.len(), advice) }.map_err(Into::into)
 }
 
 /// Whole pages of a file, and where the guest shall find them.

@@ -8,7 +8,8 @@
 //!
 //! The list is a hint: one that is wrong maps other pages than are needed, and no more than `MOST` of them.
 
-use crate::memory::{self, GuestMemory};
+use crate::memory::GuestMemory;
+use isopod_sys::volatile::populate;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -104,7 +105,7 @@ pub(crate) fn map(memory: &GuestMemory, list: &File) {
         // Run by run, and each within one region: a page that is not there is passed over.
         let bytes = usize::try_from(count * PAGE).unwrap_or(0);
         if let Ok(slice) = memory.get_slice(start, bytes) {
-            let _ = memory::populate(&slice, written);
+            let _ = populate(&[slice], bytes, written);
         }
     }
 }
@@ -112,6 +113,7 @@ pub(crate) fn map(memory: &GuestMemory, list: &File) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory;
     use std::io::Seek;
     use vm_memory::Bytes;
 
