@@ -41,6 +41,7 @@ pub const INPUTS: &[Input] = inputs![
     "patches/0008-printk-quiet-is-not-kept.patch",
     "patches/0009-mm-memory-that-is-asked-for.patch",
     "patches/0010-random-an-idle-machine-sleeps-on.patch",
+    "patches/0011-ipv4-addresses-age-when-somebody-is-awake.patch",
 ];
 
 /// The file of this name among `INPUTS`.

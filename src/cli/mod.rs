@@ -33,8 +33,10 @@ mod templates;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use error::Failure;
 use isopod_engine::{Engine, Options, Timings};
+use std::panic;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread;
 
 /// What a verb gives back: an exit code, or an error to print and the code that goes with it.
 type Outcome = Result<u8, Failure>;
@@ -98,8 +100,13 @@ enum Verb {
     Man(man::ManArgs),
 }
 
+/// On a thread of its own, whose stack and heap end with it: clap takes 200 KiB, and a run may last for months.
+fn parse() -> Result<Cli, clap::Error> {
+    thread::spawn(Cli::try_parse).join().unwrap_or_else(|panic| panic::resume_unwind(panic))
+}
+
 pub(crate) fn main(mut timings: Timings) -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match parse() {
         Ok(cli) => cli,
         Err(e) => return ExitCode::from(output::usage(&e)),
     };

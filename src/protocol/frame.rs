@@ -55,6 +55,9 @@ pub enum FrameError {
     WrongLength { kind: u8, len: u32, expected: usize },
 }
 
+/// Room of a stream that says little; one that fills it gets as much as the largest frame of data needs.
+const FIRST_SPACE: usize = 4096;
+
 /// Puts frames together from whatever pieces a stream delivers; holds one frame at most, and no memory before the first.
 ///
 /// Feed it with `space` and `advance`, then take frames with `next_frame` until it gives `None`.
@@ -69,7 +72,7 @@ impl Decoder {
     /// Where to read the stream into; never empty once `next_frame` has given `None`.
     pub fn space(&mut self) -> &mut [u8] {
         if self.buf.is_empty() {
-            self.buf.resize(HEADER_LEN + MAX_DATA, 0);
+            self.buf.resize(FIRST_SPACE, 0);
         }
         if self.start > 0 {
             self.buf.copy_within(self.start..self.end, 0);
@@ -82,6 +85,9 @@ impl Decoder {
     /// `n` bytes were read into `space`.
     pub fn advance(&mut self, n: usize) {
         self.end = (self.end + n).min(self.buf.len());
+        if self.end == self.buf.len() && self.end < HEADER_LEN + MAX_DATA {
+            self.buf.resize(HEADER_LEN + MAX_DATA, 0);
+        }
     }
 
     /// The next whole frame, if it has arrived.

@@ -12,8 +12,8 @@
 use crate::assemble::{self, Descriptors, ShareFiles};
 use crate::config::MachineConfig;
 use crate::machine::Machine;
-use crate::wire::{End, Event, MAX_MESSAGE, Marks, Request};
-use isopod_sys::fdpass;
+use crate::wire::{End, Event, MAX_MESSAGE, MAX_REQUEST, Marks, Request};
+use isopod_sys::{fdpass, heap};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Signal, set_parent_process_death_signal, setsid};
@@ -84,7 +84,9 @@ fn begin(
 
 /// Waits for the guest's end or the engine's word; `None` if the engine went away.
 fn serve(mut machine: Machine, socket: BorrowedFd<'_>) -> Option<End> {
-    let mut buf = vec![0; MAX_MESSAGE];
+    // What the start needed; from here on there is little to do for as long as the guest runs.
+    heap::give_back();
+    let mut buf = [0; MAX_REQUEST];
     loop {
         let mut fds = [PollFd::new(&socket, PollFlags::IN), PollFd::new(&machine.ends, PollFlags::IN)];
         match poll(&mut fds, None) {

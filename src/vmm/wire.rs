@@ -18,6 +18,8 @@ use std::fs::File;
 
 /// Most bytes of one message.
 pub const MAX_MESSAGE: usize = 64 * 1024;
+/// Most bytes of a `Request`.
+pub(crate) const MAX_REQUEST: usize = 256;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
