@@ -9,6 +9,7 @@ use isopod_sys::fdpass;
 use isopod_sys::process::{Child, Strings, program};
 use libc::SIGBUS;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -38,6 +39,9 @@ pub struct Machine {
 /// Descriptors that are no layers: KVM, kernel, agent, two indices, console, file, list.
 const OTHERS: usize = 8;
 
+/// The process's threads ask for memory when they begin, and hardly ever after: none needs a heap of its own.
+const ONE_HEAP: &CStr = c"GLIBC_TUNABLES=glibc.malloc.arena_max=1";
+
 /// Starts a machine. The descriptors are the machine's from here on; this process keeps none of them.
 pub fn start(config: &MachineConfig, fds: Descriptors) -> Result<Machine, StartError> {
     config.check()?;
@@ -48,7 +52,8 @@ pub fn start(config: &MachineConfig, fds: Descriptors) -> Result<Machine, StartE
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .map_err(|e| process("make a socket pair")(e.into()))?;
     let args = Strings::new(vec![NAME.to_owned()]);
-    let child = program::start(c"/proc/self/exe", &args, theirs.as_fd())
+    let env = Strings::new(vec![ONE_HEAP.to_owned()]);
+    let child = program::start(c"/proc/self/exe", &args, &env, theirs.as_fd())
         .map_err(process("re-execute this program"))?;
     drop(theirs);
     let machine = Machine { child, socket: ours, reaped: false };

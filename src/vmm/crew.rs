@@ -12,6 +12,7 @@
 use crate::raw;
 use crate::vcpu::{self, Surroundings};
 use crate::wire::End;
+use isopod_devices::virtio::worker::STACK;
 use isopod_sys::signal::{self, AllBlocked, SIGUSR1};
 use kvm_ioctls::VcpuFd;
 use rustix::event::{EventfdFlags, eventfd};
@@ -76,7 +77,7 @@ impl Crew {
         for (id, mut vcpu) in vcpus.into_iter().enumerate() {
             let (around, stop) = (around.clone(), Arc::clone(&stop));
             let (to, bell, told) = (ends.to.clone(), Arc::clone(&ends.bell), Arc::clone(&ends.told));
-            threads.push(Builder::new().name(format!("vcpu{id}")).spawn(move || {
+            threads.push(Builder::new().name(format!("vcpu{id}")).stack_size(STACK).spawn(move || {
                 if let Some(end) = begin(&mut vcpu, &around, &stop) {
                     told.store(true, Ordering::SeqCst);
                     // There is room for one of each, and the receiver outlives us or nobody wants to know.

@@ -29,11 +29,9 @@ struct Order<'a> {
 }
 
 /// Executes `program` in a new process: `stdin` is its standard input, its standard output is closed, standard error and
-/// what is not close-on-exec are this process's; its environment is empty. All signals are blocked in it, until it
-/// unblocks those that it can take.
-pub fn start(program: &CStr, args: &Strings, stdin: BorrowedFd<'_>) -> io::Result<Child> {
+/// what is not close-on-exec are this process's. All signals are blocked in it, until it unblocks those that it can take.
+pub fn start(program: &CStr, args: &Strings, env: &Strings, stdin: BorrowedFd<'_>) -> io::Result<Child> {
     let mut stack = Box::new(Stack([MaybeUninit::uninit(); STACK_LEN]));
-    let env = &Strings::new(Vec::new());
     let mut order = Order { program, args, env, stdin: stdin.as_raw_fd(), error: None };
     let mut pidfd: c_int = -1;
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
@@ -90,16 +88,20 @@ mod tests {
     }
 
     #[test]
-    fn a_program_has_its_input_alone_and_no_environment() {
+    fn a_program_has_its_input_and_environment_alone() {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         let script = "test -e /proc/self/fd/1 || echo closed >&0; env >&0; exit 7";
-        let child = start(c"/bin/sh", &words(&["sh", "-c", script]), theirs.as_fd()).unwrap();
+        let child =
+            start(c"/bin/sh", &words(&["sh", "-c", script]), &words(&["OWN=1"]), theirs.as_fd()).unwrap();
         drop(theirs);
         let mut said = String::new();
         ours.read_to_string(&mut said).unwrap();
         assert_eq!(child.wait().unwrap().exit_status(), Some(7));
         // What is left is the shell's own.
-        assert!(said.starts_with("closed\n") && !said.contains("HOME="), "{said}");
+        assert!(
+            said.starts_with("closed\n") && said.contains("OWN=1\n") && !said.contains("HOME="),
+            "{said}"
+        );
     }
 
     #[test]
@@ -113,7 +115,9 @@ mod tests {
             u64::from_str_radix(line.trim(), 16).unwrap()
         };
         let before = mask("/proc/thread-self/status");
-        let child = start(c"/bin/cp", &words(&["cp", "/proc/self/status", path]), theirs.as_fd()).unwrap();
+        let child =
+            start(c"/bin/cp", &words(&["cp", "/proc/self/status", path]), &words(&[]), theirs.as_fd())
+                .unwrap();
         assert_eq!(child.wait().unwrap().exit_status(), Some(0));
         let signals = [1, 2, 15].iter().fold(0, |set, signal| set | 1 << (signal - 1));
         assert_eq!(mask(path) & signals, signals);
@@ -123,7 +127,7 @@ mod tests {
     #[test]
     fn a_program_that_is_not_there_is_an_error_and_leaves_no_child() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        let error = start(c"/nowhere", &words(&["x"]), ours.as_fd()).unwrap_err();
+        let error = start(c"/nowhere", &words(&["x"]), &words(&[]), ours.as_fd()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 }
