@@ -112,7 +112,7 @@ pub(crate) fn layers(bytes: &[u8]) {
     }
     let folder = folder();
     let store = Store::open(folder.path().join("store")).expect("a store can be made");
-    match store.load_reader(&archive[..], &mut ()) {
+    match store.load_reader(&archive[..], &()) {
         Ok(loaded) => loaded.iter().for_each(|image| check(&store, &image.digest)),
         Err(_) => assert!(store.list().is_ok_and(|list| list.is_empty()), "what was refused is listed"),
     }

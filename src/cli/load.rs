@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `isopod load`.
 
-use super::output::{self, LoadProgress};
+use super::layers::LoadProgress;
+use super::output;
 use super::{Global, Outcome};
 use clap::{Args, ValueHint};
 use isopod_engine::{EngineError, Kind, Loaded};
@@ -26,10 +27,10 @@ pub(super) fn run(global: &Global, args: &LoadArgs) -> Outcome {
         return Err(error.hint("name an archive or a folder with -i").into());
     }
     let engine = global.engine()?;
-    let mut progress = LoadProgress::new(args.quiet);
+    let progress = LoadProgress::new(args.quiet);
     let loaded = match input {
-        Some(path) => engine.load(path, &mut progress)?,
-        None => engine.load_stream(stdin().lock(), &mut progress)?,
+        Some(path) => engine.load(path, &progress)?,
+        None => engine.load_stream(stdin().lock(), &progress)?,
     };
     loaded.iter().try_for_each(|image| output::line(&told(image)))?;
     Ok(0)

@@ -15,6 +15,7 @@ mod fork;
 mod format;
 mod human;
 mod images;
+mod layers;
 mod load;
 mod login;
 mod man;

@@ -3,8 +3,8 @@
 
 use super::error::{Failure, NOT_RUN, chain};
 use console::Term;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use isopod_engine::{EngineError, Finished, Kind, LayerProgress, Making as Stage, Progress};
+use indicatif::{ProgressBar, ProgressDrawTarget};
+use isopod_engine::{EngineError, Finished, Kind, Making as Stage};
 use std::io::{self, ErrorKind, IsTerminal, Write, stderr, stdout};
 use std::time::Duration;
 
@@ -110,66 +110,6 @@ pub(super) fn columns(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// How loading or pushing goes: bars on a terminal, a line a layer elsewhere, nothing if asked to be quiet.
-#[derive(Debug)]
-pub(super) struct LoadProgress {
-    how: How,
-    /// What is said of a layer: that it came, that it need not.
-    words: [&'static str; 2],
-    bar: ProgressBar,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum How {
-    Bars,
-    Lines,
-    Quiet,
-}
-
-impl LoadProgress {
-    pub(super) fn new(quiet: bool) -> Self {
-        let how = match (quiet, stderr().is_terminal()) {
-            (true, _) => How::Quiet,
-            (false, true) => How::Bars,
-            (false, false) => How::Lines,
-        };
-        Self { how, words: ["loaded", "already here"], bar: ProgressBar::hidden() }
-    }
-
-    pub(super) fn pushing(quiet: bool) -> Self {
-        Self { words: ["pushed", "already there"], ..Self::new(quiet) }
-    }
-}
-
-impl Progress for LoadProgress {
-    fn layer_started(&mut self, layer: &LayerProgress) {
-        if self.how == How::Bars {
-            let style = "{msg} [{bar:30}] {bytes}/{total_bytes}";
-            self.bar = ProgressBar::with_draw_target(layer.size, ProgressDrawTarget::stderr());
-            if let Ok(style) = ProgressStyle::with_template(style) {
-                self.bar.set_style(style.progress_chars("=> "));
-            }
-            self.bar.set_message(name_of(layer));
-        }
-    }
-
-    fn layer_advanced(&mut self, bytes: u64) {
-        self.bar.inc(bytes);
-    }
-
-    fn layer_done(&mut self, layer: &LayerProgress, present: bool) {
-        let what = self.words[usize::from(present)];
-        match self.how {
-            How::Bars => {
-                self.bar.finish_and_clear();
-                talk(&format!("{}: {what}", name_of(layer)));
-            }
-            How::Lines => talk(&format!("{}: {what}", name_of(layer))),
-            How::Quiet => {}
-        }
-    }
-}
-
 /// How the making of a template goes. `always` tells it even where nobody watches: who asked for it wants to know.
 #[derive(Debug)]
 pub(super) struct Making {
@@ -205,12 +145,6 @@ impl Drop for Making {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }
-}
-
-fn name_of(layer: &LayerProgress) -> String {
-    let digest = layer.diff_id.to_string();
-    let hex = digest.strip_prefix("sha256:").unwrap_or(&digest);
-    format!("layer {}/{} {}", layer.number, layer.of, &hex[..hex.len().min(12)])
 }
 
 /// Whether somebody types what we read.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `isopod pull`.
 
-use super::output::{self, LoadProgress};
+use super::layers::LoadProgress;
+use super::output;
 use super::{Global, Outcome};
 use clap::Args;
 
@@ -17,7 +18,7 @@ pub(super) struct PullArgs {
 }
 
 pub(super) fn run(global: &Global, args: &PullArgs) -> Outcome {
-    let pulled = global.engine()?.pull(&args.image, &mut LoadProgress::new(args.quiet))?;
+    let pulled = global.engine()?.pull(&args.image, &LoadProgress::new(args.quiet))?;
     if !args.quiet {
         output::talk(&format!("Digest: {}", pulled.digest));
     }

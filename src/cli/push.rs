@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `isopod push`.
 
-use super::output::{self, LoadProgress};
+use super::layers::LoadProgress;
+use super::output;
 use super::{Global, Outcome};
 use clap::Args;
 
@@ -17,7 +18,7 @@ pub(super) struct PushArgs {
 }
 
 pub(super) fn run(global: &Global, args: &PushArgs) -> Outcome {
-    let digest = global.engine()?.push(&args.image, &mut LoadProgress::pushing(args.quiet))?;
+    let digest = global.engine()?.push(&args.image, &LoadProgress::pushing(args.quiet))?;
     if !args.quiet {
         output::talk(&format!("Digest: {digest}"));
     }

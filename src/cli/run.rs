@@ -3,7 +3,8 @@
 
 use super::args::{self, bad};
 use super::error::Failure;
-use super::output::{self, LoadProgress};
+use super::layers::LoadProgress;
+use super::output;
 use super::{Global, Outcome, env};
 use clap::{ArgAction, Args, ValueEnum, ValueHint};
 use isopod_engine::spec::{Console, ContainerSpec, Cwd, MachineSpec, ProcessSpec, RootSpec};
@@ -168,7 +169,7 @@ pub(super) fn run(global: &Global, args: RunArgs, timings: &mut Timings) -> Outc
             let pull = args.pull.map_or_else(Pull::default, Pull::from);
             args.into_spec().and_then(|mut spec| {
                 let engine = Engine::open(global.options())?;
-                let pulled = engine.provide(&spec.image, pull, &mut LoadProgress::new(false))?;
+                let pulled = engine.provide(&spec.image, pull, &LoadProgress::new(false))?;
                 if let Some(pulled) = pulled.filter(|_| spec.image.contains('@')) {
                     // The digest that was typed may be an index's, of which only this host's image is here.
                     spec.image = pulled.digest.to_string();

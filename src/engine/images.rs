@@ -7,6 +7,7 @@ use crate::container::state::State;
 use crate::container::word::Word;
 use crate::error::{EngineError, Kind, Result};
 use isopod_image as image;
+use isopod_image::unpack::Worker;
 use isopod_image::{
     Image, ImageConfig, Kept, Kind as ImageKind, Loaded, Progress, Reference, Removed, Settings, Store,
     Summary,
@@ -70,7 +71,7 @@ pub(crate) struct Images {
 impl Images {
     pub(crate) fn open(data_root: &Path) -> Result<Self> {
         let store = Store::open(data_root.join("image")).map_err(translated)?;
-        Ok(Self { store })
+        Ok(Self { store: store.taking_apart_by(Worker::Process) })
     }
 
     pub(crate) fn resolve(&self, asked: &str) -> Result<Image> {
@@ -85,12 +86,7 @@ impl Images {
     }
 
     /// Sees to it that the image is here, as far as `pull` goes. Gives what was pulled.
-    pub(crate) fn provide(
-        &self,
-        asked: &str,
-        pull: Pull,
-        progress: &mut dyn Progress,
-    ) -> Result<Option<Loaded>> {
+    pub(crate) fn provide(&self, asked: &str, pull: Pull, progress: &dyn Progress) -> Result<Option<Loaded>> {
         let wanted = match pull {
             Pull::Never => false,
             // What is in this program is never older than what it was asked for as.
@@ -101,7 +97,7 @@ impl Images {
         wanted.then(|| self.pull(asked, progress)).transpose()
     }
 
-    pub(crate) fn pull(&self, asked: &str, progress: &mut dyn Progress) -> Result<Loaded> {
+    pub(crate) fn pull(&self, asked: &str, progress: &dyn Progress) -> Result<Loaded> {
         let reference = asked.parse::<Reference>().map_err(translated)?;
         self.store.pull(&reference, &Settings::from_env(), progress).map_err(|error| {
             let hint = match error.kind() {
@@ -126,7 +122,7 @@ impl Images {
     }
 
     /// Pushes an image to where its name says. Gives its digest.
-    pub(crate) fn push(&self, name: &str, progress: &mut dyn Progress) -> Result<String> {
+    pub(crate) fn push(&self, name: &str, progress: &dyn Progress) -> Result<String> {
         let reference = name.parse::<Reference>().map_err(translated)?;
         let pushed = self.store.push(&reference, &Settings::from_env(), progress);
         pushed.map(|digest| digest.to_string()).map_err(|error| match error.kind() {
@@ -174,16 +170,16 @@ impl Images {
             return Err(EngineError::new(Kind::NotFound, "this build has no demo image")
                 .hint("run `cargo xtask rootfs` and build again"));
         }
-        let loaded = self.store.load_reader(DEMO, &mut ()).map_err(translated)?;
+        let loaded = self.store.load_reader(DEMO, &()).map_err(translated)?;
         let first = loaded.first().map(|image| image.digest.to_string());
         self.store.resolve(&first.unwrap_or_default()).map_err(translated)
     }
 
-    pub(crate) fn load(&self, source: &Path, progress: &mut dyn Progress) -> Result<Vec<Loaded>> {
+    pub(crate) fn load(&self, source: &Path, progress: &dyn Progress) -> Result<Vec<Loaded>> {
         self.store.load(source, progress).map_err(translated)
     }
 
-    pub(crate) fn load_reader(&self, source: impl Read, progress: &mut dyn Progress) -> Result<Vec<Loaded>> {
+    pub(crate) fn load_reader(&self, source: impl Read, progress: &dyn Progress) -> Result<Vec<Loaded>> {
         self.store.load_reader(source, progress).map_err(translated)
     }
 
@@ -223,7 +219,7 @@ pub(crate) fn demo_size() -> usize {
 fn translated(error: isopod_image::ImageError) -> EngineError {
     let kind = match error.kind() {
         ImageKind::NotFound => Kind::NotFound,
-        ImageKind::Invalid | ImageKind::TooLarge => Kind::Invalid,
+        ImageKind::Invalid | ImageKind::Corrupt | ImageKind::TooLarge => Kind::Invalid,
         ImageKind::Unsupported => Kind::Unsupported,
         ImageKind::InUse => Kind::Conflict,
         ImageKind::Denied => Kind::Denied,

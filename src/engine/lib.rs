@@ -48,6 +48,7 @@ pub use container::state::{Exit, State};
 pub use container::word::Word;
 pub use error::{EngineError, Kind, Result};
 pub use images::Pull;
+pub use isopod_image::unpack::{NAME as UNPACK_NAME, main as unpack_main};
 pub use isopod_image::{Kept, LayerProgress, Loaded, Progress, Removed, Summary};
 pub use isopod_vmm::process::{NAME as VMM_NAME, main as vmm_main};
 pub use snapshot::SnapshotSummary;
@@ -213,12 +214,12 @@ impl Engine {
     }
 
     /// Pulls an image from its registry.
-    pub fn pull(&self, image: &str, progress: &mut dyn Progress) -> Result<Loaded> {
+    pub fn pull(&self, image: &str, progress: &dyn Progress) -> Result<Loaded> {
         self.images.pull(image, progress)
     }
 
     /// Sees to it that an image is here before it is run: gives what had to be pulled.
-    pub fn provide(&self, image: &str, pull: Pull, progress: &mut dyn Progress) -> Result<Option<Loaded>> {
+    pub fn provide(&self, image: &str, pull: Pull, progress: &dyn Progress) -> Result<Option<Loaded>> {
         self.images.provide(image, pull, progress)
     }
 
@@ -233,7 +234,7 @@ impl Engine {
     }
 
     /// Pushes an image to the registry in its name. Gives its digest.
-    pub fn push(&self, image: &str, progress: &mut dyn Progress) -> Result<String> {
+    pub fn push(&self, image: &str, progress: &dyn Progress) -> Result<String> {
         self.images.push(image, progress)
     }
 
@@ -248,12 +249,12 @@ impl Engine {
     }
 
     /// Loads the images of an archive or a layout folder.
-    pub fn load(&self, source: &Path, progress: &mut dyn Progress) -> Result<Vec<Loaded>> {
+    pub fn load(&self, source: &Path, progress: &dyn Progress) -> Result<Vec<Loaded>> {
         self.images.load(source, progress)
     }
 
     /// Loads the images of an archive that comes as a stream.
-    pub fn load_stream(&self, source: impl Read, progress: &mut dyn Progress) -> Result<Vec<Loaded>> {
+    pub fn load_stream(&self, source: impl Read, progress: &dyn Progress) -> Result<Vec<Loaded>> {
         self.images.load_reader(source, progress)
     }
 

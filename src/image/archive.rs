@@ -63,6 +63,11 @@ impl Source {
         Members::spool(reader, staging, limits).map(Self::Members)
     }
 
+    /// Whether what it gives may have been changed on its way.
+    pub(crate) fn is_remote(&self) -> bool {
+        matches!(self, Self::Remote(_))
+    }
+
     pub(crate) fn contents(&self) -> Result<Contents> {
         if let Self::Remote(remote) = self {
             return Ok(Contents::Oci(registry::listing(remote)));

@@ -1,21 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Files on their way into the store: written under `tmp/`, checked, made durable, and only then moved to their names.
+//! Files on their way into the store, and what a load needs of those that are there.
 //!
 //! ```text
-//!    create ──► files written and checked ──► sealed (on disk) ──► moved into place ──► folder removed
-//!       └────────────── any failure: folder removed ──────────────┘
+//!   temporary ──► written, checked, on disk ──settle──┐
+//!                                                     ├──► held ──publish──► in its place too ──► the load's end
+//!   in its place in the store ──────────────────hold──┘
 //! ```
-//! Each load has a folder of its own with a lock on it. The kernel lets go of the lock when the process dies, however it
-//! dies; whoever finds a folder whose lock is free removes it.
+//! To hold a file is to have a hard link to it: what somebody removes from the store meanwhile is put back by the load
+//! that needs it. Each load has a folder of its own with a lock on it. The kernel lets go of the lock when the process
+//! dies, however it dies; whoever finds a folder whose lock is free removes it.
 
 use crate::digest::{Digest, Hashing};
-use crate::error::{During, ImageError, Result};
+use crate::error::{During, ImageError, Kind, Result};
+use crate::store::Place;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 const LOCK: &str = "lock";
 
@@ -23,7 +27,17 @@ const LOCK: &str = "lock";
 #[derive(Debug)]
 pub(crate) struct Staging {
     dir: PathBuf,
+    made: AtomicU32,
     _lock: File,
+}
+
+/// What a sweep found.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Swept {
+    /// Loads that died.
+    pub(crate) dead: usize,
+    /// Loads that are under way.
+    pub(crate) alive: usize,
 }
 
 impl Staging {
@@ -39,14 +53,14 @@ impl Staging {
             let lock = create(&dir.join(LOCK))
                 .and_then(|lock| Ok(flock(&lock, FlockOperation::NonBlockingLockExclusive).map(|()| lock)?));
             let lock = lock.during(format_args!("cannot lock {}", dir.display()))?;
-            return Ok(Self { dir, _lock: lock });
+            return Ok(Self { dir, made: AtomicU32::new(0), _lock: lock });
         }
         Err(ImageError::invalid(format_args!("{} is full of unfinished loads", tmp.display())))
     }
 
-    /// Removes what dead loads left, and says whether there was any. The caller holds the store's lock.
-    pub(crate) fn sweep(tmp: &Path) -> Result<bool> {
-        let mut swept = false;
+    /// Removes what dead loads left. The caller holds the store's lock.
+    pub(crate) fn sweep(tmp: &Path) -> Result<Swept> {
+        let mut swept = Swept { dead: 0, alive: 0 };
         for entry in fs::read_dir(tmp).during(format_args!("cannot read {}", tmp.display()))? {
             let dir = entry.during(format_args!("cannot read {}", tmp.display()))?.path();
             let free = match File::open(dir.join(LOCK)) {
@@ -55,18 +69,23 @@ impl Staging {
             };
             if free {
                 fs::remove_dir_all(&dir).during(format_args!("cannot remove {}", dir.display()))?;
-                swept = true;
+                swept.dead += 1;
+            } else {
+                swept.alive += 1;
             }
         }
         Ok(swept)
     }
 
-    pub(crate) fn create_file(&self, name: &str) -> Result<File> {
-        create(&self.dir.join(name)).during(format_args!("cannot make a file in {}", self.dir.display()))
+    /// A new file, which is gone again unless it is settled.
+    pub(crate) fn temporary(&self) -> Result<Temporary> {
+        let name = format!("new-{}", self.made.fetch_add(1, Ordering::Relaxed));
+        let file = self.create_file(&name)?;
+        Ok(Temporary { file, path: Some(self.dir.join(name)) })
     }
 
-    pub(crate) fn open_file(&self, name: &str) -> Result<File> {
-        File::open(self.dir.join(name)).during(format_args!("cannot open a file in {}", self.dir.display()))
+    pub(crate) fn create_file(&self, name: &str) -> Result<File> {
+        create(&self.dir.join(name)).during(format_args!("cannot make a file in {}", self.dir.display()))
     }
 
     /// Forgets a file that turned out not to be needed.
@@ -74,18 +93,64 @@ impl Staging {
         let _ = fs::remove_file(self.dir.join(name));
     }
 
-    /// Gives a finished file its place, unless the place is taken: what is there has the same digest.
-    pub(crate) fn publish(&self, name: &str, place: &Path) -> Result<()> {
-        if place.exists() {
-            self.remove_file(name);
-            return Ok(());
+    /// A file that was found right is what belongs to a place: down to the disk first, so that a name means contents and
+    /// not a promise of them.
+    pub(crate) fn settle(&self, mut file: Temporary, place: Place) -> Result<()> {
+        file.file.sync_all().during("cannot write a file of the store")?;
+        match file.path.take() {
+            Some(path) => fs::rename(path, self.held(place)).during("cannot rename a file of the store"),
+            None => Ok(()),
         }
-        self.replace(name, place)
     }
 
-    /// Gives a finished file its place, whatever was there.
-    pub(crate) fn replace(&self, name: &str, place: &Path) -> Result<()> {
-        fs::rename(self.dir.join(name), place).during(format_args!("cannot make {}", place.display()))
+    /// Keeps what the store has in a place, whoever removes it there. False if it is not there.
+    pub(crate) fn hold(&self, place: Place, at: &Path) -> Result<bool> {
+        match fs::hard_link(at, self.held(place)) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(true),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e).during(format_args!("cannot hold {}", at.display())),
+        }
+    }
+
+    pub(crate) fn has(&self, place: Place) -> bool {
+        self.held(place).exists()
+    }
+
+    pub(crate) fn open(&self, place: Place) -> Result<File> {
+        File::open(self.held(place)).during(format_args!("cannot open a file in {}", self.dir.display()))
+    }
+
+    /// Gives what is held its place, unless the place is taken: what is there has the same digest. It stays held.
+    pub(crate) fn publish(&self, place: Place, at: &Path) -> Result<()> {
+        match fs::hard_link(self.held(place), at) {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
+            made => made.during(format_args!("cannot make {}", at.display())),
+        }
+    }
+
+    /// Gives a finished file its name, whatever was there.
+    pub(crate) fn replace(&self, name: &str, at: &Path) -> Result<()> {
+        fs::rename(self.dir.join(name), at).during(format_args!("cannot make {}", at.display()))
+    }
+
+    fn held(&self, place: Place) -> PathBuf {
+        self.dir.join(place.path().replace('/', "-"))
+    }
+}
+
+/// A file that is nothing yet.
+#[derive(Debug)]
+pub(crate) struct Temporary {
+    pub(crate) file: File,
+    path: Option<PathBuf>,
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            let _ = fs::remove_file(path);
+        }
     }
 }
 
@@ -127,14 +192,12 @@ pub(crate) fn check<R>(source: Hashing<R>, digest: &Digest, size: u64) -> Result
 pub(crate) fn check_found((found, len): (Digest, u64), digest: &Digest, size: u64) -> Result<()> {
     if len != size {
         let than = if len > size { "more" } else { "fewer" };
-        return Err(ImageError::invalid(format_args!(
-            "{digest} has {than} bytes than the {size} it should have"
-        )));
+        let what = format!("{digest} has {than} bytes than the {size} it should have");
+        return Err(ImageError::new(Kind::Corrupt, what));
     }
     if found != *digest {
-        return Err(ImageError::invalid(format_args!(
-            "the contents of {digest} have another digest, {found}"
-        )));
+        let what = format!("the contents of {digest} have another digest, {found}");
+        return Err(ImageError::new(Kind::Corrupt, what));
     }
     Ok(())
 }

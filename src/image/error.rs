@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What can go wrong with images: a kind to act on, a sentence that says what was being done, and the cause beneath.
 
+use serde::{Deserialize, Serialize};
 use std::error::Error as StdError;
 use std::fmt::Display;
 use std::io::{Error as IoError, ErrorKind};
 use std::result::Result as StdResult;
 use thiserror::Error;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Kind {
     /// No such image, or no such file.
     NotFound,
     /// The image is not what it should be: malformed, contradictory or hostile.
     Invalid,
+    /// Other bytes than their digest says: what came was changed on its way, or what is here has been.
+    Corrupt,
     /// The image is well formed and not for us.
     Unsupported,
     /// Something else needs it as it is.

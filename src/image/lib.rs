@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!   archive, registry ──► load ──► manifest, config (documents, strictly read)
-//!                           └────► layers: compress ► tar ► data file + index ──► merge ──► store ──► Image: descriptors
+//!                           └────► intake: whose turn, digest ──► merge ──► store ──► Image: descriptors
+//!                                    └─► unpack: compress ► layers: tar ► data file + index    (a process of its own)
 //! ```
 //! An image is somebody else's word: every byte of it is an allegation until a digest or a check says otherwise, and none
 //! of its names is ever a path on this machine.
@@ -16,6 +17,7 @@ mod content;
 mod data;
 mod digest;
 mod error;
+mod intake;
 mod layers;
 mod limits;
 mod load;
@@ -27,6 +29,8 @@ mod store;
 mod strict;
 mod tar;
 pub mod tree;
+mod turn;
+pub mod unpack;
 
 pub use config::ImageConfig;
 pub use digest::Digest;

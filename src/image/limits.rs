@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How much an image may ask for. The defaults keep an import below 128 MiB of memory whatever the image.
 
+use serde::{Deserialize, Serialize};
 use std::env;
 
 /// Largest manifest, index or configuration.
@@ -23,7 +24,7 @@ pub(crate) const RATIO_FROM: u64 = 256 << 20;
 pub(crate) const RATIO_MAX: u64 = 200;
 
 /// Limits a user may raise.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Limits {
     /// Most bytes a layer or an archive may decompress to (`ISOPOD_MAX_LAYER_BYTES`).
     pub layer_bytes: u64,

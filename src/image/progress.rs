@@ -14,17 +14,25 @@ pub struct LayerProgress {
     pub size: Option<u64>,
 }
 
-/// All of it may be ignored: `()` does.
-pub trait Progress {
-    fn layer_started(&mut self, layer: &LayerProgress) {
+/// All of it may be ignored: `()` does. Layers come several at once.
+pub trait Progress: Sync {
+    fn layer_started(&self, layer: &LayerProgress) {
+        let _ = layer;
+    }
+    /// Another load is at it already.
+    fn layer_waits(&self, layer: &LayerProgress) {
         let _ = layer;
     }
     /// So many compressed bytes more.
-    fn layer_advanced(&mut self, bytes: u64) {
-        let _ = bytes;
+    fn layer_advanced(&self, layer: &LayerProgress, bytes: u64) {
+        let _ = (layer, bytes);
+    }
+    /// What came was not what it should be, or did not come: from the front.
+    fn layer_again(&self, layer: &LayerProgress) {
+        let _ = layer;
     }
     /// `present`: it was in the store already.
-    fn layer_done(&mut self, layer: &LayerProgress, present: bool) {
+    fn layer_done(&self, layer: &LayerProgress, present: bool) {
         let _ = (layer, present);
     }
 }

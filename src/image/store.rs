@@ -6,7 +6,8 @@
 //!   blobs/sha256/<digest>       manifests, configurations and layers as they came
 //!   layers/sha256/<diff id>.data, .index       what became of each layer's archive
 //!   images/sha256/<manifest>.index             the merged index of each image
-//!   tmp/                        loads under way
+//!   tmp/                        loads under way, with links to all that they need
+//!   turns/<digest>              whose turn it is to fetch a blob, while there are loads
 //!   lock                        shared to look an image up, exclusive to change what there is
 //! ```
 //! Files are immutable and named by digest, so that whoever has one open needs no lock. `index.json` says which of them
@@ -20,13 +21,16 @@ use crate::config::{self, Configuration, ImageConfig};
 use crate::content::{Staging, make_folder, sync_folder};
 use crate::digest::Digest;
 use crate::error::{During, ImageError, Kind, Result};
+use crate::intake::{Intake, Known};
 use crate::limits::{DOCUMENT_MAX, Limits};
-use crate::load::{Load, Loaded};
+use crate::load::{Done, Load, Loaded};
 use crate::manifest::{self, Descriptor, INDEX, Listing, Manifest, Parsed, REF_NAME};
 use crate::progress::Progress;
 use crate::reference::Reference;
 use crate::registry::{Remote, Settings};
 use crate::strict;
+use crate::turn::Turn;
+use crate::unpack::Worker;
 use rustix::fs::{FlockOperation, flock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
@@ -43,6 +47,7 @@ const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 pub struct Store {
     root: PathBuf,
     limits: Limits,
+    worker: Worker,
 }
 
 /// Something in the store, by what it is and its digest: the only way to a path in it.
@@ -57,7 +62,7 @@ pub(crate) enum Place {
 impl Place {
     const FOLDERS: [&'static str; 3] = ["blobs/sha256", "layers/sha256", "images/sha256"];
 
-    fn path(self) -> String {
+    pub(crate) fn path(self) -> String {
         let [blobs, layers, images] = Self::FOLDERS;
         match self {
             Self::Blob(digest) => format!("{blobs}/{}", digest.hex()),
@@ -109,8 +114,9 @@ impl Store {
 
     pub fn with_limits(root: impl Into<PathBuf>, limits: Limits) -> Result<Self> {
         let root = root.into();
-        let store = Self { root, limits };
-        if store.path("index.json").exists() {
+        let store = Self { root, limits, worker: Worker::default() };
+        // The folder that an earlier isopod's store has not.
+        if store.path("index.json").exists() && store.path("turns").exists() {
             return Ok(store);
         }
         store
@@ -119,12 +125,17 @@ impl Store {
         Ok(store)
     }
 
+    /// Has layers taken apart by this kind of worker.
+    pub fn taking_apart_by(self, worker: Worker) -> Self {
+        Self { worker, ..self }
+    }
+
     pub fn root(&self) -> &Path {
         &self.root
     }
 
     /// Loads all images of an OCI layout folder, an OCI archive or a `docker save` archive.
-    pub fn load(&self, source: &Path, progress: &mut dyn Progress) -> Result<Vec<Loaded>> {
+    pub fn load(&self, source: &Path, progress: &dyn Progress) -> Result<Vec<Loaded>> {
         let staging = self.stage()?;
         let result = Source::open(source, &staging, &self.limits)
             .and_then(|opened| self.load_from(&opened, &staging, progress));
@@ -132,7 +143,7 @@ impl Store {
     }
 
     /// The same from a stream.
-    pub fn load_reader(&self, source: impl Read, progress: &mut dyn Progress) -> Result<Vec<Loaded>> {
+    pub fn load_reader(&self, source: impl Read, progress: &dyn Progress) -> Result<Vec<Loaded>> {
         let staging = self.stage()?;
         let result = Source::from_reader(source, &staging, &self.limits)
             .and_then(|opened| self.load_from(&opened, &staging, progress));
@@ -144,7 +155,7 @@ impl Store {
         &self,
         reference: &Reference,
         settings: &Settings,
-        progress: &mut dyn Progress,
+        progress: &dyn Progress,
     ) -> Result<Loaded> {
         let what = || format!("cannot pull {reference}");
         let remote = Remote::find(reference, settings).map_err(|e| e.within(what()))?;
@@ -192,12 +203,7 @@ impl Store {
         Ok(list)
     }
 
-    pub(crate) fn limits(&self) -> Limits {
-        self.limits
-    }
-
-    /// Blobs of layers, their sizes and their diff ids, as the images here were found to have them.
-    pub(crate) fn known_layers(&self) -> Result<BTreeSet<(Digest, u64, Digest)>> {
+    pub(crate) fn known_layers(&self) -> Result<Known> {
         let _lock = self.lock(FlockOperation::LockShared)?;
         let mut known = BTreeSet::new();
         for descriptor in self.listing()?.manifests {
@@ -207,10 +213,6 @@ impl Store {
             }
         }
         Ok(known)
-    }
-
-    pub(crate) fn has(&self, place: Place) -> bool {
-        self.path(&place.path()).exists()
     }
 
     pub(crate) fn open_at(&self, place: Place) -> Result<File> {
@@ -223,7 +225,7 @@ impl Store {
         if let Some(parent) = parent {
             fs::create_dir_all(parent).during(format_args!("cannot make {}", parent.display()))?;
         }
-        for folder in ["", "blobs", "layers", "images", "tmp"].iter().chain(&Place::FOLDERS) {
+        for folder in ["", "blobs", "layers", "images", "tmp", "turns"].iter().chain(&Place::FOLDERS) {
             match make_folder(&self.path(folder)) {
                 Err(e) if e.kind() != ErrorKind::AlreadyExists => {
                     return Err(e).during("cannot make a folder");
@@ -248,26 +250,27 @@ impl Store {
     fn stage(&self) -> Result<Staging> {
         let tmp = self.path("tmp");
         let _lock = self.lock(FlockOperation::LockExclusive)?;
-        if Staging::sweep(&tmp)? {
-            // It may have died between its first file's move and its last.
-            self.remove_unlisted()?;
-        }
+        self.sweep(0)?;
         Staging::create(&tmp)
     }
 
-    fn load_from(
-        &self,
-        source: &Source,
-        staging: &Staging,
-        progress: &mut dyn Progress,
-    ) -> Result<Vec<Loaded>> {
-        let (staged, images) = Load::new(self, staging, progress)?.run(source)?;
+    fn load_from(&self, source: &Source, staging: &Staging, progress: &dyn Progress) -> Result<Vec<Loaded>> {
+        let intake = Intake { store: self, staging, progress, limits: self.limits, worker: self.worker };
+        let done = Load::new(intake)?.run(source).and_then(|done| self.keep(done, staging));
         let _lock = self.lock(FlockOperation::LockExclusive)?;
-        // What was here when this began may have been removed meanwhile.
-        images.iter().try_for_each(|image| self.check_whole(image, &staged, staging))?;
-        for (place, name) in &staged {
-            staging.publish(name, &self.path(&place.path()))?;
+        self.sweep(1)?;
+        if done.is_err() {
+            self.remove_unlisted()?;
         }
+        done
+    }
+
+    /// Makes what a load has brought part of the store.
+    fn keep(&self, done: Done, staging: &Staging) -> Result<Vec<Loaded>> {
+        let Done { places, images } = done;
+        let _lock = self.lock(FlockOperation::LockExclusive)?;
+        // What was here already may have been removed meanwhile: it is held, and comes back.
+        places.iter().try_for_each(|place| self.publish(staging, *place))?;
         for folder in Place::FOLDERS {
             sync_folder(&self.path(folder))?;
         }
@@ -282,33 +285,31 @@ impl Store {
             .collect())
     }
 
-    /// Whether all files of an image are staged or here. The caller holds the lock.
-    fn check_whole(&self, image: &Named, staged: &BTreeMap<Place, String>, staging: &Staging) -> Result<()> {
-        let open = |place: Place| match staged.get(&place) {
-            Some(name) => staging.open_file(name),
-            None => self.open_at(place),
-        };
-        let read = |place: Place| -> Result<Vec<u8>> {
-            let mut bytes = Vec::new();
-            open(place)?.take(DOCUMENT_MAX).read_to_end(&mut bytes).during("cannot read a document")?;
-            Ok(bytes)
-        };
-        let places = || -> Result<Vec<Place>> {
-            let manifest = as_manifest(&read(Place::Blob(image.descriptor.digest))?)?;
-            let configuration =
-                config::parse(&read(Place::Blob(manifest.config.digest))?, manifest.layers.len())?;
-            let layers = configuration.rootfs.diff_ids.into_iter();
-            let mut all: Vec<_> =
-                layers.flat_map(|id| [Place::LayerData(id), Place::LayerIndex(id)]).collect();
-            all.extend(manifest.layers.iter().map(|layer| Place::Blob(layer.digest)));
-            all.push(Place::ImageIndex(image.descriptor.digest));
-            Ok(all)
-        };
-        let there = |place: &Place| staged.contains_key(place) || self.has(*place);
-        match places() {
-            Ok(all) if all.iter().all(there) => Ok(()),
-            _ => Err(ImageError::new(Kind::InUse, "a layer that was here was removed meanwhile: try again")),
+    /// Clears away what dead loads left, and the turns if no load is under way but `own`. The caller holds the lock.
+    fn sweep(&self, own: usize) -> Result<()> {
+        let swept = Staging::sweep(&self.path("tmp"))?;
+        if swept.alive <= own {
+            Turn::sweep(&self.path("turns"))?;
         }
+        if swept.dead > 0 {
+            // It may have published some of its files.
+            self.remove_unlisted()?;
+        }
+        Ok(())
+    }
+
+    /// Keeps what is in a place for a load, if it is there.
+    pub(crate) fn hold(&self, staging: &Staging, place: Place) -> Result<bool> {
+        staging.hold(place, &self.path(&place.path()))
+    }
+
+    pub(crate) fn publish(&self, staging: &Staging, place: Place) -> Result<()> {
+        staging.publish(place, &self.path(&place.path()))
+    }
+
+    /// Where it is decided who fetches a blob.
+    pub(crate) fn turn(&self, blob: &Digest) -> PathBuf {
+        self.path("turns").join(blob.hex())
     }
 
     fn find(&self, asked: &str) -> Result<(Option<Reference>, Digest)> {

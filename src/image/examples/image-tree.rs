@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let store = Store::open(store)?;
     let mut out = stdout().lock();
-    let loaded = store.load(Path::new(&source), &mut ()).map_err(|error| {
+    let loaded = store.load(Path::new(&source), &()).map_err(|error| {
         let mut text = error.to_string();
         let mut cause = error.source();
         while let Some(error) = cause {

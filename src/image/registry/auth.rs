@@ -10,9 +10,9 @@ use crate::reference::Reference;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
-use std::cell::RefCell;
 use std::fmt::{self, Debug, Formatter};
 use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Tokens are some kilobytes.
 const TOKEN_MAX: u64 = 64 << 10;
@@ -89,7 +89,7 @@ pub(crate) struct Auth {
     scope: Option<String>,
     /// The registry's scheme and host.
     origin: String,
-    token: RefCell<Option<String>>,
+    token: Mutex<Option<String>>,
     /// Why there are no credentials, if there should be.
     failed: Option<ImageError>,
 }
@@ -128,7 +128,7 @@ impl Auth {
             credentials,
             scope: Some(format!("repository:{}:{actions}", reference.path())),
             origin: origin.to_owned(),
-            token: RefCell::default(),
+            token: Mutex::default(),
             failed,
         }
     }
@@ -140,7 +140,7 @@ impl Auth {
             credentials: Some(credentials),
             scope: None,
             origin: origin.to_owned(),
-            token: RefCell::default(),
+            token: Mutex::default(),
             failed: None,
         }
     }
@@ -151,10 +151,12 @@ impl Auth {
             Challenge::None => Ok(None),
             Challenge::Basic => Ok(self.credentials.as_ref().map(basic)),
             Challenge::Bearer { realm, service } => {
-                if self.token.borrow().is_none() {
-                    *self.token.borrow_mut() = Some(self.fetch(http, realm, service.as_deref())?);
+                // Whoever needs one meanwhile waits for this one.
+                let mut token = self.token();
+                if token.is_none() {
+                    *token = Some(self.fetch(http, realm, service.as_deref())?);
                 }
-                Ok(self.token.borrow().as_ref().map(|token| format!("Bearer {token}")))
+                Ok(token.as_ref().map(|token| format!("Bearer {token}")))
             }
         }
     }
@@ -164,12 +166,21 @@ impl Auth {
         http::origin(url).is_some() && http::origin(url) == http::origin(&self.origin)
     }
 
-    /// The registry did not take what it was shown. Says whether it is worth another try.
-    pub(super) fn refused(&self) -> bool {
-        self.token.borrow_mut().take().is_some()
+    /// The registry did not take what it was shown. Says whether another token is worth a try; somebody else may have got
+    /// one meanwhile.
+    pub(super) fn refused(&self, shown: Option<&str>) -> bool {
+        let Some(shown) = shown.and_then(|header| header.strip_prefix("Bearer ")) else { return false };
+        let mut token = self.token();
+        if token.as_deref() == Some(shown) {
+            *token = None;
+        }
+        true
     }
 
-    /// What to do about being refused.
+    fn token(&self) -> MutexGuard<'_, Option<String>> {
+        self.token.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn explain(&self, status: u16, registry: &str) -> ImageError {
         let what = match (&self.credentials, status) {
             (None, _) => {

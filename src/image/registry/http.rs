@@ -176,7 +176,7 @@ impl Http {
             let response =
                 self.ask(url, asked).map_err(|t| t.explain(format_args!("cannot ask for {url}")))?;
             match response.status() {
-                401 if !fresh && auth.refused() => fresh = true,
+                401 if !fresh && auth.refused(authorization.as_deref()) => fresh = true,
                 status @ (401 | 403) => return Err(auth.explain(status, host_of(url))),
                 _ => return Ok(response),
             }

@@ -17,14 +17,14 @@ impl Store {
         &self,
         reference: &Reference,
         settings: &Settings,
-        progress: &mut dyn Progress,
+        progress: &dyn Progress,
     ) -> Result<Digest> {
         let within = |e: ImageError| e.within(format_args!("cannot push {reference}"));
         let Some(tag) = reference.tag() else {
             return Err(within(ImageError::invalid("what is pushed needs a tag, and a digest is none")));
         };
         let outgoing = self.outgoing(reference).map_err(within)?;
-        let mut send = || -> Result<()> {
+        let send = || -> Result<()> {
             let upload = Upload::open(reference, settings)?;
             for (layer, digest, file) in &outgoing.layers {
                 progress.layer_started(layer);

@@ -2,11 +2,14 @@
 use super::*;
 use crate::config::Platform;
 use crate::manifest::{CONFIG, LAYER, MANIFEST};
+use crate::progress::LayerProgress;
 use crate::tar::write::Writer;
 use crate::tree;
 use serde_json::{Value, json};
 use std::error::Error as StdError;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use tempfile::{TempDir, tempdir};
 
 /// An OCI archive of one image.
@@ -89,7 +92,7 @@ fn names(image: &Image) -> Vec<String> {
 #[test]
 fn a_loaded_image_is_found_by_its_name_and_by_its_digest() {
     let (_dir, store) = store();
-    let loaded = store.load_reader(&Archive::new(&layers()).end(Some("app:1"))[..], &mut ()).unwrap();
+    let loaded = store.load_reader(&Archive::new(&layers()).end(Some("app:1"))[..], &()).unwrap();
     assert_eq!(loaded[0].reference.as_ref().unwrap().to_string(), "docker.io/library/app:1");
     let hex = loaded[0].digest.hex();
     for name in [
@@ -115,10 +118,10 @@ fn a_loaded_image_is_found_by_its_name_and_by_its_digest() {
 #[test]
 fn an_image_without_a_name_has_a_digest() {
     let (_dir, store) = store();
-    let loaded = store.load_reader(&Archive::new(&layers()).end(None)[..], &mut ()).unwrap();
+    let loaded = store.load_reader(&Archive::new(&layers()).end(None)[..], &()).unwrap();
     assert_eq!(loaded[0].reference, None);
     assert!(store.resolve(&loaded[0].digest.to_string()).is_ok());
-    store.load_reader(&Archive::new(&layers()).end(Some("app"))[..], &mut ()).unwrap();
+    store.load_reader(&Archive::new(&layers()).end(Some("app"))[..], &()).unwrap();
     assert_eq!(store.list().unwrap().len(), 1);
 }
 
@@ -126,8 +129,8 @@ fn an_image_without_a_name_has_a_digest() {
 fn a_name_moves_to_the_image_that_was_loaded_last() {
     let (_dir, store) = store();
     let [first, second] = layers();
-    let old = store.load_reader(&Archive::new(&[first]).end(Some("app"))[..], &mut ()).unwrap();
-    let new = store.load_reader(&Archive::new(&[second]).end(Some("app"))[..], &mut ()).unwrap();
+    let old = store.load_reader(&Archive::new(&[first]).end(Some("app"))[..], &()).unwrap();
+    let new = store.load_reader(&Archive::new(&[second]).end(Some("app"))[..], &()).unwrap();
     assert_eq!(store.resolve("app").unwrap().digest, new[0].digest);
     assert_eq!(store.resolve(&old[0].digest.to_string()).unwrap().reference, None);
     assert_eq!(store.list().unwrap().len(), 2);
@@ -145,7 +148,7 @@ fn what_docker_saves_is_loaded() {
         .file("shared/upper.tar", &upper)
         .file("c.json", &config)
         .file("manifest.json", saved.to_string().as_bytes());
-    let loaded = store.load_reader(&archive.end()[..], &mut ()).unwrap();
+    let loaded = store.load_reader(&archive.end()[..], &()).unwrap();
     assert_eq!(loaded.len(), 2);
     assert_eq!(names(&store.resolve("me/app:2").unwrap()), ["/", "/c", "/etc", "/etc/b"]);
 }
@@ -159,7 +162,7 @@ fn a_member_that_is_a_link_out_of_the_archive_is_missing() {
             .symlink("layer.tar", link)
             .file("c.json", &configuration(&[Digest::of(b"").to_string()]))
             .file("manifest.json", saved.to_string().as_bytes());
-        let error = store.load_reader(&archive.end()[..], &mut ()).unwrap_err();
+        let error = store.load_reader(&archive.end()[..], &()).unwrap_err();
         assert_eq!(error.kind(), Kind::Invalid);
     }
 }
@@ -167,26 +170,26 @@ fn a_member_that_is_a_link_out_of_the_archive_is_missing() {
 #[test]
 fn a_load_that_fails_leaves_nothing() {
     let (dir, store) = store();
-    store.load_reader(&Archive::new(&layers()).end(Some("app"))[..], &mut ()).unwrap();
+    store.load_reader(&Archive::new(&layers()).end(Some("app"))[..], &()).unwrap();
     let before = files(dir.path());
     let [good, _] = layers();
     let bad = [good, Writer::default().file("../x", b"")];
-    let error = store.load_reader(&Archive::new(&bad).end(Some("app"))[..], &mut ()).unwrap_err();
+    let error = store.load_reader(&Archive::new(&bad).end(Some("app"))[..], &()).unwrap_err();
     let cause = StdError::source(&error).unwrap().to_string();
     assert!(cause.contains("layer 2 of 2 (sha256:"), "{cause}");
     let mut wrong = Archive::new(&layers());
     wrong.diff_ids.swap(0, 1);
-    assert!(store.load_reader(&wrong.end(None)[..], &mut ()).is_err());
+    assert!(store.load_reader(&wrong.end(None)[..], &()).is_err());
     let mut wrong = Archive::new(&layers());
     wrong.layers[1]["size"] = json!(1);
-    assert!(store.load_reader(&wrong.end(None)[..], &mut ()).is_err());
+    assert!(store.load_reader(&wrong.end(None)[..], &()).is_err());
     assert_eq!(files(dir.path()), before);
 }
 
 #[test]
 fn what_a_dead_load_left_is_swept() {
     let (dir, store) = store();
-    store.load_reader(&Archive::new(&layers()).end(Some("app"))[..], &mut ()).unwrap();
+    store.load_reader(&Archive::new(&layers()).end(Some("app"))[..], &()).unwrap();
     let before = files(dir.path());
     let dead = store.path("tmp").join("load-1-0");
     fs::create_dir(&dead).unwrap();
@@ -202,15 +205,63 @@ fn what_a_dead_load_left_is_swept() {
 fn a_load_under_way_is_not_swept() {
     let (_dir, store) = store();
     let running = store.stage().unwrap();
-    running.create_file("data-0").unwrap();
+    let file = running.temporary().unwrap();
     drop(store.stage().unwrap());
-    assert!(running.open_file("data-0").is_ok());
+    let place = Place::Blob(Digest::of(b""));
+    running.settle(file, place).unwrap();
+    assert!(running.open(place).is_ok());
+}
+
+#[test]
+fn what_a_load_found_here_is_there_at_its_end_whoever_removed_it() {
+    let (dir, store) = store();
+    let archive = Archive::new(&layers()).end(Some("app"));
+    store.load_reader(&archive[..], &()).unwrap();
+    let before = files(&store.path("layers"));
+    /// Removes the image when the second load is told of its first layer.
+    struct Remover<'a>(&'a Store);
+    impl Progress for Remover<'_> {
+        fn layer_done(&self, layer: &LayerProgress, present: bool) {
+            assert!(present);
+            if layer.number == layer.of {
+                self.0.remove("app", true, &mut |_| true).unwrap();
+                assert!(files(&self.0.path("layers/sha256")).is_empty());
+            }
+        }
+    }
+    store.load_reader(&archive[..], &Remover(&store)).unwrap();
+    assert_eq!(files(&store.path("layers")), before);
+    assert_eq!(names(&store.resolve("app").unwrap()), ["/", "/c", "/etc", "/etc/b"]);
+    assert!(
+        files(&dir.path().join("image/turns")).is_empty() && files(&dir.path().join("image/tmp")).is_empty()
+    );
+}
+
+#[test]
+fn of_several_loads_of_one_image_one_takes_each_layer_in() {
+    /// Counts what was not here.
+    #[derive(Default)]
+    struct Counter(AtomicUsize);
+    impl Progress for Counter {
+        fn layer_done(&self, _: &LayerProgress, present: bool) {
+            self.0.fetch_add(usize::from(!present), Ordering::SeqCst);
+        }
+    }
+    let (_dir, store) = store();
+    let (archive, counter) = (Archive::new(&layers()).end(Some("app")), Counter::default());
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| store.load_reader(&archive[..], &counter).unwrap());
+        }
+    });
+    assert_eq!(counter.0.load(Ordering::SeqCst), 2);
+    assert_eq!(store.list().unwrap().len(), 1);
 }
 
 #[test]
 fn nobody_else_can_look_into_the_store() {
     let (dir, store) = store();
-    store.load_reader(&Archive::new(&layers()).end(Some("app"))[..], &mut ()).unwrap();
+    store.load_reader(&Archive::new(&layers()).end(Some("app"))[..], &()).unwrap();
     for path in files(dir.path()) {
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o077, 0, "{}", path.display());
@@ -220,11 +271,11 @@ fn nobody_else_can_look_into_the_store() {
 #[test]
 fn an_image_of_no_use_here_says_so() {
     let (_dir, store) = store();
-    let error = store.load_reader(&b"not an archive"[..], &mut ()).unwrap_err();
+    let error = store.load_reader(&b"not an archive"[..], &()).unwrap_err();
     assert_eq!(error.kind(), Kind::Invalid);
-    let error = store.load_reader(&Writer::default().file("a", b"").end()[..], &mut ()).unwrap_err();
+    let error = store.load_reader(&Writer::default().file("a", b"").end()[..], &()).unwrap_err();
     assert_eq!(error.kind(), Kind::Invalid);
-    assert_eq!(store.load(Path::new("/no/such"), &mut ()).unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(store.load(Path::new("/no/such"), &()).unwrap_err().kind(), Kind::NotFound);
 }
 
 #[test]
@@ -233,7 +284,7 @@ fn an_image_goes_with_its_last_name_and_takes_what_only_it_needs() {
     let empty = files(&dir.path().join("image"));
     let [lower, upper] = layers();
     let load = |layers: &[Writer], name| {
-        store.load_reader(&Archive::new(layers).end(Some(name))[..], &mut ()).unwrap()[0].digest
+        store.load_reader(&Archive::new(layers).end(Some(name))[..], &()).unwrap()[0].digest
     };
     let one = load(&[lower.clone(), upper], "one");
     let two = load(&[lower], "two");
@@ -254,7 +305,7 @@ fn an_image_goes_with_its_last_name_and_takes_what_only_it_needs() {
 #[test]
 fn an_image_of_several_names_is_not_removed_by_its_digest_alone() {
     let (_dir, store) = store();
-    let digest = store.load_reader(&Archive::new(&layers()).end(Some("one"))[..], &mut ()).unwrap()[0].digest;
+    let digest = store.load_reader(&Archive::new(&layers()).end(Some("one"))[..], &()).unwrap()[0].digest;
     store.tag(&digest.hex()[..8], &"two".parse().unwrap()).unwrap();
     let refused = store.remove(&digest.hex(), false, &mut |_| true).unwrap_err();
     assert!(refused.kind() == Kind::InUse && refused.to_string().contains("library/two"), "{refused}");
@@ -270,7 +321,7 @@ fn an_image_of_several_names_is_not_removed_by_its_digest_alone() {
 fn a_name_is_taken_from_another_image_and_a_digest_is_no_name() {
     let (_dir, store) = store();
     let [lower, upper] = layers();
-    let load = |layer, name| store.load_reader(&Archive::new(&[layer]).end(Some(name))[..], &mut ()).unwrap();
+    let load = |layer, name| store.load_reader(&Archive::new(&[layer]).end(Some(name))[..], &()).unwrap();
     let (one, two) = (load(lower, "one")[0].digest, load(upper, "two")[0].digest);
     store.tag("one", &"two".parse().unwrap()).unwrap();
     assert_eq!(store.resolve("two").unwrap().digest, one);

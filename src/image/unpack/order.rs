@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The side of who has a layer taken apart.
+
+use super::{NAME, Order, PIECE, Report, Worker, gone, worker};
+use crate::digest::Digest;
+use crate::error::{During, Result};
+use crate::limits::Limits;
+use isopod_sys::fdpass;
+use isopod_sys::process::{Child, Strings, program};
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
+use std::fs::File;
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, OwnedFd};
+use std::thread::{self, JoinHandle};
+
+const DOING: &str = "cannot start the process that takes layers apart";
+
+/// A layer being taken apart. Dropped before its end, so is the worker.
+#[derive(Debug)]
+pub(crate) struct Unpacking {
+    socket: OwnedFd,
+    who: Who,
+    /// The worker has ended and nobody reads any more.
+    deaf: bool,
+}
+
+#[derive(Debug)]
+enum Who {
+    Process(Child),
+    Thread(JoinHandle<io::Result<()>>),
+    Gone,
+}
+
+impl Unpacking {
+    /// The worker writes contents into `data` and names into `index`.
+    pub(crate) fn start(worker: Worker, limits: Limits, data: &File, index: &File) -> Result<Self> {
+        let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+        let (socket, theirs) = pair.during(DOING)?;
+        let who = match worker {
+            Worker::Process => {
+                let args = Strings::new(vec![NAME.to_owned()]);
+                let env = Strings::new(Vec::new());
+                let child = program::start(c"/proc/self/exe", &args, &env, theirs.as_fd());
+                Who::Process(child.during(DOING)?)
+            }
+            Worker::Thread => Who::Thread(thread::spawn(move || worker::serve(theirs.as_fd(), || Ok(())))),
+        };
+        let unpacking = Self { socket, who, deaf: false };
+        let order = serde_json::to_vec(&Order { limits }).map_err(io::Error::from).during(DOING)?;
+        let files = [data.as_fd(), index.as_fd()];
+        fdpass::send(unpacking.socket.as_fd(), &order, &files).during(DOING)?;
+        Ok(unpacking)
+    }
+
+    /// Most bytes that `feed` takes at once.
+    pub(crate) const PIECE: usize = PIECE;
+
+    /// Some more of the layer. False once the worker wants no more: it has something to say.
+    pub(crate) fn feed(&mut self, piece: &[u8]) -> bool {
+        if !self.deaf && !piece.is_empty() {
+            self.deaf = fdpass::send(self.socket.as_fd(), piece, &[]).is_err();
+        }
+        !self.deaf
+    }
+
+    /// That was all: the digest of what it decompresses to.
+    pub(crate) fn finish(mut self) -> Result<Digest> {
+        // A worker that is gone already has said why.
+        let _ = shutdown(&self.socket, Shutdown::Write);
+        let mut bytes = vec![0; PIECE];
+        let said = fdpass::receive(self.socket.as_fd(), &mut bytes);
+        let how = self.wait();
+        match said {
+            Ok((n, _)) if n > 0 => {
+                let report = serde_json::from_slice::<Report>(&bytes[..n]);
+                report.map_err(|_| gone("it said something else than what became of the layer"))?.meaning()
+            }
+            _ => Err(gone(&how)),
+        }
+    }
+
+    fn wait(&mut self) -> String {
+        let ended = match mem::replace(&mut self.who, Who::Gone) {
+            Who::Process(child) => child.wait().map(|status| {
+                let signal = status.terminating_signal().map(|signal| format!("by signal {signal}"));
+                signal.unwrap_or_else(|| format!("with code {}", status.exit_status().unwrap_or(0)))
+            }),
+            Who::Thread(thread) => match thread.join() {
+                Ok(result) => result.map(|()| "without a word".to_owned()),
+                Err(_) => Ok("in a panic".to_owned()),
+            },
+            Who::Gone => Ok("before".to_owned()),
+        };
+        ended.unwrap_or_else(|e| e.to_string())
+    }
+}
+
+impl Drop for Unpacking {
+    fn drop(&mut self) {
+        if let Who::Process(child) = &self.who {
+            let _ = child.kill();
+        }
+        let _ = shutdown(&self.socket, Shutdown::Both);
+        self.wait();
+    }
+}
