@@ -135,15 +135,22 @@ fn a_guarded_registry_gives_to_who_knows_its_password_and_trusts_its_authority()
 }
 
 #[test]
-fn two_that_pull_one_image_at_once_both_have_it() {
+fn ten_that_pull_one_image_at_once_fetch_each_layer_once() {
     let (host, registry) = (Host::new(), Registry::open());
     registry.push(&format!("oci-archive:{DEMO}"), "demo:1");
     let name = format!("{}/demo:1", registry.host());
-    let pulls: Vec<_> = (0..6).map(|_| host.command(&["pull", "-q", &name]).spawn().unwrap()).collect();
+    let pushed = registry.requests("GET /v2/demo/blobs/");
+    let pulls: Vec<_> = (0..10).map(|_| host.command(&["pull", "-q", &name]).spawn().unwrap()).collect();
     for pull in pulls {
         assert_eq!(finish(pull, Vec::new()).expect(0).text(), format!("{name}\n"));
     }
     let list = host.isopod(&["images", "-q"]).expect(0);
     assert_eq!(list.text().lines().count(), 1);
+    let layers = registry.layers("demo:1");
+    assert!(layers.len() > 1);
+    for layer in layers {
+        assert_eq!(registry.requests(&format!("GET /v2/demo/blobs/{layer}")), 1, "{layer}");
+    }
+    assert!(registry.requests("GET /v2/demo/blobs/") > pushed);
     host.assert_clean();
 }

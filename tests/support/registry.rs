@@ -59,8 +59,12 @@ impl Registry {
 
     /// The digest that skopeo finds under a name.
     pub(crate) fn digest(&self, name: &str) -> String {
+        self.inspect(name, "{{.Digest}}")
+    }
+
+    fn inspect(&self, name: &str, what: &str) -> String {
         let mut command = Command::new("skopeo");
-        command.args(["inspect", "--format", "{{.Digest}}", &format!("docker://{}/{name}", self.host)]);
+        command.args(["inspect", "--format", what, &format!("docker://{}/{name}", self.host)]);
         if self.guarded {
             command.arg(format!("--creds={USER}:{PASSWORD}"));
             command.arg(format!("--cert-dir={}", self.root.path().join("trusted").display()));
@@ -68,6 +72,12 @@ impl Registry {
             command.arg("--tls-verify=false");
         }
         String::from_utf8(tool(&mut command)).expect("text").trim().to_owned()
+    }
+
+    /// The digests of an image's layers, as skopeo finds them.
+    pub(crate) fn layers(&self, name: &str) -> Vec<String> {
+        let said = self.inspect(name, "{{range .Layers}}{{.}} {{end}}");
+        said.split_whitespace().map(str::to_owned).collect()
     }
 
     /// How many requests of the kind its log has, as `GET /v2/x/blobs/`.
