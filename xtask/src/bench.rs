@@ -4,6 +4,7 @@
 mod boot;
 mod host;
 mod idle;
+mod images;
 mod isopod;
 mod memory;
 mod peers;
@@ -33,6 +34,8 @@ enum What {
     Restore(restore::Arguments),
     /// What containers cost that do nothing: memory, exits, processor time
     Idle(idle::Arguments),
+    /// Pull and unpack of a Debian image, beside skopeo and umoci, podman and containerd, in turn
+    Images(images::Arguments),
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -41,5 +44,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         What::Start(arguments) => start::run(arguments),
         What::Restore(arguments) => restore::run(arguments),
         What::Idle(arguments) => idle::run(arguments),
+        What::Images(arguments) => images::run(arguments),
     }
 }
