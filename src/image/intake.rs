@@ -19,6 +19,7 @@ use crate::progress::{LayerProgress, Progress};
 use crate::store::{Place, Store};
 use crate::turn::Turn;
 use crate::unpack::{Unpacking, Worker};
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
@@ -70,8 +71,11 @@ impl Intake<'_> {
     ) -> Result<Vec<Descriptor>> {
         let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
         let results = Mutex::new(Vec::new());
+        // The largest first: what comes last, nothing else is done beside.
+        let mut order: Vec<_> = wanted.iter().collect();
+        order.sort_by_key(|layer| Reverse(layer.progress.size));
         let work = || {
-            while let Some(layer) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
+            while let Some(layer) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let result = self.one(source, layer, known, &failed).map_err(|e| e.within(layer.describe()));
                 if result.is_err() {
                     failed.store(true, Ordering::Relaxed);
