@@ -3,7 +3,7 @@
 
 use crate::support::layout::{INDEX, Layer, Layout, blob_path, digest, gzip};
 use crate::support::nasty::{Entry, Tar, checked, device, entry, file, folder, hardlink, header, symlink};
-use crate::support::{Host, Run, files, finish};
+use crate::support::{Host, MEMORY_KIB, beneath, files, finish, watched};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::json;
@@ -13,11 +13,7 @@ use std::io::{self, Read, Write};
 use std::os::unix;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::thread;
-use std::time::Duration;
 
-const MEMORY_KIB: u64 = 128 << 10;
 /// Every verb but `run` fails with this.
 const REFUSED: i32 = 1;
 const NO_DIGEST: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
@@ -82,41 +78,6 @@ fn snapshot(root: &Path) -> BTreeMap<PathBuf, (u64, i64, i64)> {
         }
     }
     found
-}
-
-/// Runs to the end; gives the most memory that was seen resident, in KiB.
-///
-/// Looking every millisecond can miss the end of a short life, so the kernel also refuses memory of the process's own
-/// beyond the limit, which ends it in another way than a refused image does.
-fn watched(plain: &Command) -> (Run, u64) {
-    let limit = format!("--data={}", MEMORY_KIB << 10);
-    let child = beneath("prlimit", &[&limit], plain).spawn().expect("util-linux is there");
-    let status = format!("/proc/{}/status", child.id());
-    let mark = move || -> Option<u64> {
-        let text = fs::read_to_string(&status).ok()?;
-        text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix(" kB")?.parse().ok()
-    };
-    let first = mark().unwrap_or(0);
-    let peak = thread::spawn(move || {
-        let mut peak = first;
-        // A process that has ended has no memory.
-        while let Some(seen) = mark() {
-            peak = peak.max(seen);
-            thread::sleep(Duration::from_millis(1));
-        }
-        peak
-    });
-    let run = finish(child, Vec::new());
-    (run, peak.join().expect("the watcher ends"))
-}
-
-/// The same command, run by another program.
-fn beneath(program: &str, args: &[&str], plain: &Command) -> Command {
-    let mut command = Command::new(program);
-    command.args(args).arg(plain.get_program()).args(plain.get_args());
-    command.envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?))));
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
 }
 
 fn harmless() -> Vec<u8> {

@@ -9,6 +9,7 @@ mod support;
 mod archives;
 mod command_line;
 mod confinement;
+mod disk_full;
 mod distribution_image;
 mod exit_codes;
 mod failures;

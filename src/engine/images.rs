@@ -223,6 +223,10 @@ fn translated(error: isopod_image::ImageError) -> EngineError {
         ImageKind::Unsupported => Kind::Unsupported,
         ImageKind::InUse => Kind::Conflict,
         ImageKind::Denied => Kind::Denied,
+        ImageKind::NoSpace => {
+            return EngineError::from_other(Kind::Unavailable, error)
+                .hint("`isopod images` lists what is here, and `isopod rmi` removes it, on a full disk too");
+        }
         ImageKind::Network | ImageKind::Io => Kind::Io,
     };
     EngineError::from_other(kind, error)

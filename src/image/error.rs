@@ -26,6 +26,8 @@ pub enum Kind {
     Denied,
     /// A registry could not be reached, or did not answer as one does.
     Network,
+    /// There is no room for it: no space, or no more files.
+    NoSpace,
     /// The machine did not do what was asked of it.
     Io,
 }
@@ -55,7 +57,9 @@ impl ImageError {
         Self::new(Kind::Invalid, context)
     }
 
+    /// Names the cause. A full disk and a registry that fails are no fault of the image, whatever was being done with it.
     pub(crate) fn because(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.kind = decided_by(&source).unwrap_or(self.kind);
         self.source = Some(Box::new(source));
         self
     }
@@ -64,6 +68,28 @@ impl ImageError {
     pub(crate) fn within(self, context: impl Display) -> Self {
         Self { kind: self.kind, context: context.to_string(), source: Some(Box::new(self)) }
     }
+}
+
+/// The kind of a failure that has this among its causes, if that decides it.
+fn decided_by(source: &(dyn StdError + 'static)) -> Option<Kind> {
+    let mut next = Some(source);
+    while let Some(error) = next {
+        next = error.source();
+        if let Some(error) = error.downcast_ref::<ImageError>()
+            && matches!(error.kind, Kind::NoSpace | Kind::Network | Kind::Denied)
+        {
+            return Some(error.kind);
+        }
+        let Some(error) = error.downcast_ref::<IoError>() else { continue };
+        if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) {
+            return Some(Kind::NoSpace);
+        }
+        // What it was made of is not among its sources, but what that has for a source is.
+        if let Some(inner) = error.get_ref() {
+            next = Some(inner);
+        }
+    }
+    None
 }
 
 /// Says what an I/O error interrupted.

@@ -19,7 +19,7 @@ use isopod_index::Index;
 use isopod_index::format::Use;
 use isopod_index::merge::{MergeError, memory, merge};
 use isopod_sys::map::FileMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 
@@ -101,6 +101,7 @@ impl<'a> Load<'a> {
                 Parsed::Manifest(manifest) => {
                     let config = self.document(source, &manifest.config, "the image configuration")?;
                     let configuration = config::parse(&config, manifest.layers.len())?;
+                    self.expect_room(&manifest, &configuration)?;
                     self.oci_layers(source, &manifest, &configuration)?;
                     self.document_held(Place::Blob(manifest.config.digest), &config)?;
                     self.document_held(Place::Blob(descriptor.digest), &bytes)?;
@@ -110,6 +111,16 @@ impl<'a> Load<'a> {
             }
         }
         Err(ImageError::invalid("an index of indexes of indexes of images"))
+    }
+
+    /// Layers that are not here, and that nobody fetches already, take at least as much room as they have bytes.
+    fn expect_room(&self, manifest: &Manifest, configuration: &Configuration) -> Result<()> {
+        let layers = manifest.layers.iter().zip(&configuration.rootfs.diff_ids);
+        let here = |layer: &Descriptor, id| self.known.contains(&(layer.digest, layer.size, id));
+        let fetched = |layer: &Descriptor| self.intake.store.turn(&layer.digest).exists();
+        let new = layers.filter(|(layer, id)| !here(layer, **id) && !fetched(layer));
+        let sizes: BTreeMap<_, _> = new.map(|(layer, _)| (layer.digest, layer.size)).collect();
+        self.intake.store.expect_room(sizes.values().fold(0, |sum: u64, size| sum.saturating_add(*size)))
     }
 
     fn oci_layers(

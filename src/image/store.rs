@@ -6,6 +6,7 @@
 //!   blobs/sha256/<digest>       manifests, configurations and layers as they came
 //!   layers/sha256/<diff id>.data, .index       what became of each layer's archive
 //!   images/sha256/<manifest>.index             the merged index of each image
+//!   reserve                     room for an `index.json` with less in it: see `listing`
 //!   tmp/                        loads under way, with links to all that they need
 //!   turns/<digest>              whose turn it is to fetch a blob, while there are loads
 //!   lock                        shared to look an image up, exclusive to change what there is
@@ -13,8 +14,10 @@
 //! Files are immutable and named by digest, so that whoever has one open needs no lock. `index.json` says which of them
 //! mean something, and is replaced in one step, last: a load killed anywhere before has not happened.
 
+mod listing;
 mod names;
 mod push;
+mod room;
 
 use crate::archive::Source;
 use crate::config::{self, Configuration, ImageConfig};
@@ -28,13 +31,11 @@ use crate::manifest::{self, Descriptor, INDEX, Listing, Manifest, Parsed, REF_NA
 use crate::progress::Progress;
 use crate::reference::Reference;
 use crate::registry::{Remote, Settings};
-use crate::strict;
-use crate::turn::Turn;
 use crate::unpack::Worker;
 use rustix::fs::{FlockOperation, flock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -137,16 +138,20 @@ impl Store {
     /// Loads all images of an OCI layout folder, an OCI archive or a `docker save` archive.
     pub fn load(&self, source: &Path, progress: &dyn Progress) -> Result<Vec<Loaded>> {
         let staging = self.stage()?;
-        let result = Source::open(source, &staging, &self.limits)
-            .and_then(|opened| self.load_from(&opened, &staging, progress));
+        let result = self.within_room(|| {
+            let opened = Source::open(source, &staging, &self.limits)?;
+            self.load_from(&opened, &staging, progress)
+        });
         result.map_err(|e| e.within(format_args!("cannot load {}", source.display())))
     }
 
     /// The same from a stream.
     pub fn load_reader(&self, source: impl Read, progress: &dyn Progress) -> Result<Vec<Loaded>> {
         let staging = self.stage()?;
-        let result = Source::from_reader(source, &staging, &self.limits)
-            .and_then(|opened| self.load_from(&opened, &staging, progress));
+        let result = self.within_room(|| {
+            let opened = Source::from_reader(source, &staging, &self.limits)?;
+            self.load_from(&opened, &staging, progress)
+        });
         result.map_err(|e| e.within("cannot load the image"))
     }
 
@@ -160,7 +165,8 @@ impl Store {
         let what = || format!("cannot pull {reference}");
         let remote = Remote::find(reference, settings).map_err(|e| e.within(what()))?;
         let staging = self.stage()?;
-        let loaded = self.load_from(&Source::Remote(Box::new(remote)), &staging, progress);
+        let source = Source::Remote(Box::new(remote));
+        let loaded = self.within_room(|| self.load_from(&source, &staging, progress));
         let first = |loaded: Vec<Loaded>| loaded.into_iter().next();
         let none = || ImageError::invalid("the registry has no image there");
         loaded.and_then(|loaded| first(loaded).ok_or_else(none)).map_err(|e| e.within(what()))
@@ -237,10 +243,18 @@ impl Store {
         if self.path("index.json").exists() {
             return Ok(());
         }
+        for made in parent
+            .into_iter()
+            .map(Path::to_path_buf)
+            .chain(["blobs", "layers", "images"].map(|f| self.path(f)))
+        {
+            sync_folder(&made)?;
+        }
         // Somebody may have been killed while he did this.
         Staging::sweep(&self.path("tmp"))?;
         let staging = Staging::create(&self.path("tmp"))?;
         self.put(&staging, "oci-layout", LAYOUT)?;
+        self.make_reserve()?;
         let nothing =
             Listing { schema_version: 2, media_type: Some(INDEX.to_owned()), manifests: Vec::new() };
         self.put_listing(&staging, &nothing)
@@ -248,17 +262,16 @@ impl Store {
 
     /// A folder for a load, after those of dead loads are gone.
     fn stage(&self) -> Result<Staging> {
-        let tmp = self.path("tmp");
         let _lock = self.lock(FlockOperation::LockExclusive)?;
-        self.sweep(0)?;
-        Staging::create(&tmp)
+        self.recover(0)?;
+        self.within_room(|| Staging::create(&self.path("tmp")))
     }
 
     fn load_from(&self, source: &Source, staging: &Staging, progress: &dyn Progress) -> Result<Vec<Loaded>> {
         let intake = Intake { store: self, staging, progress, limits: self.limits, worker: self.worker };
         let done = Load::new(intake)?.run(source).and_then(|done| self.keep(done, staging));
         let _lock = self.lock(FlockOperation::LockExclusive)?;
-        self.sweep(1)?;
+        self.recover(1)?;
         if done.is_err() {
             self.remove_unlisted()?;
         }
@@ -283,19 +296,6 @@ impl Store {
             .into_iter()
             .map(|i| Loaded { reference: i.reference, digest: i.descriptor.digest })
             .collect())
-    }
-
-    /// Clears away what dead loads left, and the turns if no load is under way but `own`. The caller holds the lock.
-    fn sweep(&self, own: usize) -> Result<()> {
-        let swept = Staging::sweep(&self.path("tmp"))?;
-        if swept.alive <= own {
-            Turn::sweep(&self.path("turns"))?;
-        }
-        if swept.dead > 0 {
-            // It may have published some of its files.
-            self.remove_unlisted()?;
-        }
-        Ok(())
     }
 
     /// Keeps what is in a place for a load, if it is there.
@@ -366,56 +366,6 @@ impl Store {
 
     fn manifest(&self, digest: &Digest) -> Result<Manifest> {
         as_manifest(&self.read(Place::Blob(*digest))?)
-    }
-
-    fn listing(&self) -> Result<Listing> {
-        let path = self.path("index.json");
-        let bytes = fs::read(&path).during(format_args!("cannot read {}", path.display()))?;
-        strict::parse("the store's index.json", &bytes)
-    }
-
-    fn put_listing(&self, staging: &Staging, listing: &Listing) -> Result<()> {
-        let bytes = serde_json::to_vec(listing)
-            .map_err(|e| ImageError::invalid("cannot write index.json").because(e))?;
-        if bytes.len() as u64 > DOCUMENT_MAX {
-            return Err(ImageError::new(Kind::TooLarge, "there are too many images"));
-        }
-        self.put(staging, "index.json", &bytes)
-    }
-
-    /// Replaces one of the store's own documents.
-    fn put(&self, staging: &Staging, name: &str, bytes: &[u8]) -> Result<()> {
-        let mut file = staging.create_file(name)?;
-        file.write_all(bytes).and_then(|()| file.sync_all()).during(format_args!("cannot write {name}"))?;
-        staging.replace(name, &self.path(name))?;
-        sync_folder(&self.root)
-    }
-
-    /// Removes the files no listed image needs. The caller holds the lock.
-    fn remove_unlisted(&self) -> Result<()> {
-        let mut needed = BTreeSet::new();
-        for descriptor in self.listing()?.manifests {
-            let (manifest, configuration) = self.documents(&descriptor.digest)?;
-            needed.extend(
-                [Place::Blob(descriptor.digest), Place::Blob(manifest.config.digest)].map(Place::path),
-            );
-            needed.insert(Place::ImageIndex(descriptor.digest).path());
-            needed.extend(manifest.layers.iter().map(|layer| Place::Blob(layer.digest).path()));
-            for diff_id in configuration.rootfs.diff_ids {
-                needed.extend([Place::LayerData(diff_id), Place::LayerIndex(diff_id)].map(Place::path));
-            }
-        }
-        for folder in Place::FOLDERS {
-            let path = self.path(folder);
-            for entry in fs::read_dir(&path).during(format_args!("cannot read {}", path.display()))? {
-                let entry = entry.during(format_args!("cannot read {}", path.display()))?;
-                let name = format!("{folder}/{}", entry.file_name().to_string_lossy());
-                if !needed.contains(&name) {
-                    fs::remove_file(entry.path()).during(format_args!("cannot remove {name}"))?;
-                }
-            }
-        }
-        Ok(())
     }
 
     fn read(&self, place: Place) -> Result<Vec<u8>> {

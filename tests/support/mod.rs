@@ -2,11 +2,14 @@
 //! What the tests stand on: a host of their own, runs with a deadline, and the proof that nothing is left.
 
 pub(crate) mod debian;
+pub(crate) mod disk;
 pub(crate) mod evil;
 pub(crate) mod layout;
 pub(crate) mod nasty;
+pub(crate) mod points;
 pub(crate) mod pty;
 pub(crate) mod registry;
+pub(crate) mod store;
 
 use std::env;
 use std::fs;
@@ -23,6 +26,9 @@ use tempfile::TempDir;
 /// No run of a test takes this long unless something hangs: a guest that looks at every file of a distribution takes
 /// minutes where KVM emulates.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(900);
+
+/// What no command that takes images in may have resident, whatever it takes in.
+pub(crate) const MEMORY_KIB: u64 = 128 << 10;
 
 /// A data root and a run root of the test's own.
 #[derive(Debug)]
@@ -224,6 +230,41 @@ pub(crate) fn finish(mut child: Child, input: Vec<u8>) -> Run {
     let stderr = String::from_utf8_lossy(&err.recv().expect("the reader lives")).into_owned();
     assert!(code.is_some(), "no end within {DEADLINE:?}; stderr: {stderr}");
     Run { code: code.flatten(), stdout, stderr }
+}
+
+/// Runs to the end; gives the most memory that was seen resident, in KiB.
+///
+/// Looking every millisecond can miss the end of a short life, so the kernel also refuses memory of the process's own
+/// beyond the limit, which ends it in another way than a refused image does.
+pub(crate) fn watched(plain: &Command) -> (Run, u64) {
+    let limit = format!("--data={}", MEMORY_KIB << 10);
+    let child = beneath("prlimit", &[&limit], plain).spawn().expect("util-linux is there");
+    let status = format!("/proc/{}/status", child.id());
+    let mark = move || -> Option<u64> {
+        let text = fs::read_to_string(&status).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix(" kB")?.parse().ok()
+    };
+    let first = mark().unwrap_or(0);
+    let peak = thread::spawn(move || {
+        let mut peak = first;
+        // A process that has ended has no memory.
+        while let Some(seen) = mark() {
+            peak = peak.max(seen);
+            thread::sleep(Duration::from_millis(1));
+        }
+        peak
+    });
+    let run = finish(child, Vec::new());
+    (run, peak.join().expect("the watcher ends"))
+}
+
+/// The same command, run by another program.
+pub(crate) fn beneath(program: &str, args: &[&str], plain: &Command) -> Command {
+    let mut command = Command::new(program);
+    command.args(args).arg(plain.get_program()).args(plain.get_args());
+    command.envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
 }
 
 /// The exit code by the deadline (`Some(None)`: a signal); after it the child is killed.

@@ -32,20 +32,20 @@ impl Store {
         let mut descriptor = found.clone();
         descriptor.annotations.remove(REF_NAME);
         list(&mut listing.manifests, &Named { reference: Some(name.clone()), descriptor });
-        self.put_listing(&staging, &listing)
+        self.within_room(|| self.put_listing(&staging, &listing))
     }
 
     /// Takes a name away, and the image with its last one. Asked for by its digest an image goes with its name, and with
     /// all of them only if that is `force`d. `may_go` is asked before an image is removed, and not for a name. Who has the
-    /// image open keeps it.
+    /// image open keeps it. It needs no room on the disk.
     pub fn remove(
         &self,
         asked: &str,
         force: bool,
         may_go: &mut dyn FnMut(&Digest) -> bool,
     ) -> Result<Removed> {
-        let staging = self.stage()?;
         let _lock = self.lock(FlockOperation::LockExclusive)?;
+        self.recover(0)?;
         let (found, digest) = self.find(asked)?;
         let mut listing = self.listing()?;
         let (of_it, mut others): (Vec<Descriptor>, Vec<_>) =
@@ -64,10 +64,7 @@ impl Store {
         }
         others.extend(kept);
         listing.manifests = others;
-        self.put_listing(&staging, &listing)?;
-        if deleted.is_some() {
-            self.remove_unlisted()?;
-        }
+        self.put_shorter(&listing)?;
         Ok(Removed { untagged: gone.iter().filter_map(reference_of).collect(), deleted })
     }
 }
