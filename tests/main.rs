@@ -24,6 +24,7 @@ mod security_defaults;
 mod signals;
 mod snapshots;
 mod stdio;
+mod store_kills;
 mod templates;
 mod terminal;
 mod timings;
