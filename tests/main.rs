@@ -19,6 +19,7 @@ mod identity;
 mod image_tree;
 mod killing;
 mod memory;
+mod power_cuts;
 mod registry;
 mod security_defaults;
 mod signals;
