@@ -7,6 +7,7 @@
 mod support;
 
 mod archives;
+mod chaos;
 mod command_line;
 mod confinement;
 mod disk_full;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the tests stand on: a host of their own, runs with a deadline, and the proof that nothing is left.
 
+pub(crate) mod chaos;
 pub(crate) mod debian;
 pub(crate) mod disk;
 pub(crate) mod evil;

@@ -4,7 +4,7 @@
 
 use super::auth::Auth;
 use super::http::{Asked, Http, pause};
-use crate::error::Result;
+use crate::error::{ImageError, Kind, Result};
 use std::fmt::{self, Debug, Formatter};
 use std::io::{self, ErrorKind, Read};
 use std::thread;
@@ -65,7 +65,8 @@ impl<'a> Download<'a> {
         self.body = None;
         self.breaks += 1;
         if self.breaks > BREAKS {
-            return Err(why);
+            let what = format!("it broke off {} times in a row", self.breaks);
+            return Err(io::Error::other(ImageError::new(Kind::Network, what).because(why)));
         }
         thread::sleep(pause(self.breaks));
         Ok(())
@@ -82,7 +83,7 @@ impl Read for Download<'_> {
         while self.done < self.size && !buf.is_empty() {
             if Instant::now() > self.deadline {
                 let slow = format!("the registry is too slow: {} of {} bytes came", self.done, self.size);
-                return Err(io::Error::new(ErrorKind::TimedOut, slow));
+                return Err(io::Error::other(ImageError::new(Kind::Network, slow)));
             }
             let Some(body) = &mut self.body else {
                 // A registry that says no says it for good; one that says nothing was asked often enough.

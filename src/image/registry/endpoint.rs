@@ -7,7 +7,7 @@
 //! Docker, and so may those that were named insecure.
 
 use super::auth::Challenge;
-use super::http::{Asked, Http, Trouble};
+use super::http::{Asked, Http, Trouble, is_passing};
 use crate::error::{ImageError, Kind, Result};
 use std::env;
 use std::fs;
@@ -69,7 +69,13 @@ impl Endpoint {
         let http = Http::new(&self.certificates, self.insecure)?;
         let ask = |scheme: &str| {
             let origin = format!("{scheme}://{}", self.host);
-            http.ask_once(&format!("{origin}/v2/"), Asked::default()).map(|response| (origin, response))
+            let url = format!("{origin}/v2/");
+            // Who is there is asked once; who is there and busy, as often as anything.
+            let answer = match http.ask_once(&url, Asked::default()) {
+                Ok(response) if is_passing(response.status()) => http.ask(&url, Asked::default()),
+                answer => answer,
+            };
+            answer.map(|response| (origin, response))
         };
         let answer = match ask("https") {
             // Nobody speaks TLS there, as far as can be told.

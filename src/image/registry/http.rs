@@ -29,7 +29,7 @@ const ANSWER: Duration = Duration::from_secs(30);
 const STALL: Duration = Duration::from_secs(20);
 /// For all of a document.
 const DOCUMENT: Duration = Duration::from_secs(60);
-const TRIES: u32 = 5;
+pub(super) const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(100);
 /// Longer than this nobody is waited for, whatever he asks for.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -249,7 +249,7 @@ impl Http {
     }
 }
 
-fn is_passing(status: u16) -> bool {
+pub(super) fn is_passing(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
 }
 

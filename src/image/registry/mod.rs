@@ -25,9 +25,10 @@ use crate::reference::Reference;
 use auth::Auth;
 use download::Download;
 use endpoint::Endpoint;
-use http::{Asked, Http};
+use http::{Asked, Http, TRIES, pause};
 use std::collections::BTreeMap;
-use std::io::{Cursor, Read};
+use std::io::{self, Cursor, ErrorKind, Read};
+use std::thread;
 
 pub use credentials::Kept;
 pub use endpoint::Settings;
@@ -53,17 +54,42 @@ impl Repository {
         Ok(Self { http, auth, base: format!("{origin}/v2/{}", reference.path()) })
     }
 
-    /// A manifest, or an index of them, and what it says it is.
+    /// A manifest, or an index of them, and what it says it is. One that does not come whole is asked for again.
     fn manifest(&self, which: &str) -> Result<(String, Vec<u8>)> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.manifest_once(which) {
+                Err((error, true)) if tries == TRIES => return Err(error),
+                Err((_, true)) => thread::sleep(pause(tries)),
+                result => return result.map_err(|(error, _)| error),
+            }
+        }
+    }
+
+    /// A manifest; or an error, and whether the next try may go better.
+    fn manifest_once(&self, which: &str) -> Result<(String, Vec<u8>), (ImageError, bool)> {
         let asked = Asked { accept: &ACCEPT, ..Asked::default() };
-        let response = self.http.get(&format!("{}/manifests/{which}", self.base), &self.auth, asked)?;
+        let url = format!("{}/manifests/{which}", self.base);
+        let response = self.http.get(&url, &self.auth, asked).map_err(|e| (e, false))?;
+        let told = response.header("docker-content-digest").and_then(|told| told.parse::<Digest>().ok());
         let media_type = response.header("content-type").unwrap_or_default();
         let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
-        let whole = |e| ImageError::new(Kind::Network, "the manifest did not come whole").because(e);
+        let whole = |e: io::Error| {
+            // Who is slow had his time.
+            let again = e.kind() != ErrorKind::TimedOut;
+            (ImageError::new(Kind::Network, "the manifest did not come whole").because(e), again)
+        };
         let bytes = response.document(DOCUMENT_MAX).map_err(whole)?;
         if bytes.len() as u64 > DOCUMENT_MAX {
             let more = format!("the manifest has more than the {DOCUMENT_MAX} bytes allowed");
-            return Err(ImageError::new(Kind::TooLarge, more));
+            return Err((ImageError::new(Kind::TooLarge, more), false));
+        }
+        // Who asks by a tag has nothing else to hold against it.
+        let found = Digest::of(&bytes);
+        if let Some(told) = told.filter(|told| *told != found) {
+            let other = format!("the registry says that the manifest is {told}, and it is {found}");
+            return Err((ImageError::invalid(other), false));
         }
         Ok((media_type, bytes))
     }
