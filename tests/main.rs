@@ -30,3 +30,4 @@ mod store_kills;
 mod templates;
 mod terminal;
 mod timings;
+mod unpacking;

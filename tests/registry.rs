@@ -135,6 +135,32 @@ fn a_guarded_registry_gives_to_who_knows_its_password_and_trusts_its_authority()
 }
 
 #[test]
+fn of_an_image_that_changed_in_one_layer_that_layer_is_fetched() {
+    let (host, registry) = (Host::new(), Registry::open());
+    let layer = |text: &str| Layer::gzip(&Tar::of(vec![file(text, &text.repeat(9000))]));
+    let push = |top: &str| {
+        let layers = vec![layer("base"), layer("middle"), layer(top)];
+        let layout = Layout::new("x", layers).write(&host.scratch(top));
+        registry.push(&format!("oci:{}:x", layout.display()), "a:latest");
+    };
+    let name = format!("{}/a", registry.host());
+    let fetched = |what: &str| {
+        let before = registry.requests("GET /v2/a/blobs/");
+        run(&host, &["pull", &name]).expect(0);
+        let requests = registry.requests("GET /v2/a/blobs/") - before;
+        assert!(requests > 0, "{what}: the log tells requests");
+        requests
+    };
+    push("top");
+    // A configuration goes with each.
+    assert_eq!(fetched("all"), 4);
+    assert_eq!(fetched("nothing new"), 1);
+    push("other");
+    assert_eq!(fetched("one layer"), 2);
+    host.assert_clean();
+}
+
+#[test]
 fn ten_that_pull_one_image_at_once_fetch_each_layer_once() {
     let (host, registry) = (Host::new(), Registry::open());
     registry.push(&format!("oci-archive:{DEMO}"), "demo:1");
