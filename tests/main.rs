@@ -20,6 +20,7 @@ mod identity;
 mod image_tree;
 mod killing;
 mod memory;
+mod platforms;
 mod power_cuts;
 mod registry;
 mod security_defaults;

@@ -7,6 +7,7 @@ use crate::container::state::State;
 use crate::container::word::Word;
 use crate::error::{EngineError, Kind, Result};
 use isopod_image as image;
+use isopod_image::config::Platform;
 use isopod_image::unpack::Worker;
 use isopod_image::{
     Image, ImageConfig, Kept, Kind as ImageKind, Loaded, Progress, Reference, Removed, Settings, Store,
@@ -94,22 +95,30 @@ impl Images {
             Pull::Missing => !self.store.has_image(asked).map_err(translated)?,
             Pull::Always => true,
         };
-        wanted.then(|| self.pull(asked, progress)).transpose()
+        wanted.then(|| self.pull(asked, None, progress)).transpose()
     }
 
-    pub(crate) fn pull(&self, asked: &str, progress: &dyn Progress) -> Result<Loaded> {
+    /// The image of this name, for a platform that may be another than this host's.
+    pub(crate) fn pull(
+        &self,
+        asked: &str,
+        platform: Option<&str>,
+        progress: &dyn Progress,
+    ) -> Result<Loaded> {
         let reference = asked.parse::<Reference>().map_err(translated)?;
-        self.store.pull(&reference, &Settings::from_env(), progress).map_err(|error| {
-            let hint = match error.kind() {
-                ImageKind::Denied => CREDENTIALS,
-                ImageKind::Network => {
-                    "`isopod load` takes images from files, where no registry can be reached"
-                }
-                ImageKind::NotFound => "names are [REGISTRY/]REPOSITORY[:TAG|@DIGEST]; is this one right?",
-                _ => return translated(error),
-            };
-            translated(error).hint(hint)
-        })
+        let platform = platform.map_or_else(|| Ok(Platform::host()), str::parse).map_err(translated)?;
+        self.store.pull(&reference, &platform, &Settings::from_env(), progress).map_err(not_pulled)
+    }
+
+    /// All images of a repository that have tags, by their names.
+    pub(crate) fn tags(asked: &str) -> Result<Vec<String>> {
+        let reference = asked.parse::<Reference>().map_err(translated)?;
+        if asked.contains('@') || asked.rsplit('/').next().is_some_and(|last| last.contains(':')) {
+            return Err(EngineError::new(Kind::Invalid, "of all tags none can be named")
+                .hint("name the repository alone, without a tag and without a digest"));
+        }
+        let tags = image::tags(&reference, &Settings::from_env()).map_err(not_pulled)?;
+        Ok(tags.iter().map(Reference::to_string).collect())
     }
 
     /// Tries a name and a password at a registry, and keeps them if it takes them.
@@ -213,6 +222,16 @@ fn needed(image: &str, record: &Record) -> EngineError {
 /// How large the embedded demo is; 0 if there is none.
 pub(crate) fn demo_size() -> usize {
     DEMO.len()
+}
+
+fn not_pulled(error: image::ImageError) -> EngineError {
+    let hint = match error.kind() {
+        ImageKind::Denied => CREDENTIALS,
+        ImageKind::Network => "`isopod load` takes images from files, where no registry can be reached",
+        ImageKind::NotFound => "names are [REGISTRY/]REPOSITORY[:TAG|@DIGEST]; is this one right?",
+        _ => return translated(error),
+    };
+    translated(error).hint(hint)
 }
 
 /// The image room's error as one of ours; its own words stay, its causes hang on.

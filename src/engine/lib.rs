@@ -213,9 +213,14 @@ impl Engine {
         container::remove::remove(&self.records, reference, force)
     }
 
-    /// Pulls an image from its registry.
-    pub fn pull(&self, image: &str, progress: &dyn Progress) -> Result<Loaded> {
-        self.images.pull(image, progress)
+    /// Pulls an image from its registry: the one for this host, or for the platform that is named.
+    pub fn pull(&self, image: &str, platform: Option<&str>, progress: &dyn Progress) -> Result<Loaded> {
+        self.images.pull(image, platform, progress)
+    }
+
+    /// The images with a tag that are in a repository, by their names.
+    pub fn tags(repository: &str) -> Result<Vec<String>> {
+        Images::tags(repository)
     }
 
     /// Sees to it that an image is here before it is run: gives what had to be pulled.

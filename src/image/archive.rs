@@ -6,6 +6,7 @@
 //! between them say, are looked up in that table and nowhere else.
 
 use crate::compress::{AtMost, Form, Plain};
+use crate::config::Platform;
 use crate::content::Staging;
 use crate::error::{During, ImageError, Kind, Result};
 use crate::limits::{DOCUMENT_MAX, Limits, MEMBERS_MAX};
@@ -20,6 +21,7 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::LazyLock;
 
 const SPOOL: &str = "spool";
 /// Members with longer names are none of ours.
@@ -66,6 +68,15 @@ impl Source {
     /// Whether what it gives may have been changed on its way.
     pub(crate) fn is_remote(&self) -> bool {
         matches!(self, Self::Remote(_))
+    }
+
+    /// Which image of an index is wanted.
+    pub(crate) fn platform(&self) -> &Platform {
+        static HOST: LazyLock<Platform> = LazyLock::new(Platform::host);
+        match self {
+            Self::Remote(remote) => remote.platform(),
+            Self::Folder(_) | Self::Members(_) => &HOST,
+        }
     }
 
     pub(crate) fn contents(&self) -> Result<Contents> {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 use std::env;
 use std::fmt::{Display, Formatter, Result as FmtResult};
+use std::str::FromStr;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Platform {
@@ -29,8 +30,49 @@ impl Platform {
         Self { os: "linux".to_owned(), architecture: architecture.to_owned(), variant: None }
     }
 
-    pub(crate) fn runs_on(&self, host: &Self) -> bool {
-        self.os == host.os && self.architecture == host.architecture
+    /// What to say of an image that is for something else.
+    pub(crate) fn instead_of(&self, has: &str) -> ImageError {
+        let needs = if *self == Self::host() { "; this host needs " } else { ", not for " };
+        ImageError::new(Kind::Unsupported, format_args!("the image is for {has}{needs}{self}"))
+    }
+
+    /// Whether an image for this is what was wanted; a variant counts if one was named.
+    pub(crate) fn fits(&self, wanted: &Self) -> bool {
+        let variant = wanted.variant.is_none() || wanted.variant == self.variant;
+        self.os == wanted.os && self.architecture == wanted.architecture && variant
+    }
+}
+
+/// `OS/ARCHITECTURE[/VARIANT]`, or the architecture alone; uname's words for one are Go's, too.
+impl FromStr for Platform {
+    type Err = ImageError;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let word = |part: &&str| {
+            !part.is_empty()
+                && part.len() <= 32
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        };
+        let (os, architecture, variant) = match parts[..] {
+            [architecture] => ("linux", architecture, None),
+            [os, architecture] => (os, architecture, None),
+            [os, architecture, variant] => (os, architecture, Some(variant)),
+            _ => ("", "", None),
+        };
+        if os.is_empty() || !parts.iter().all(word) {
+            let shown: String = text.chars().take(100).flat_map(char::escape_debug).collect();
+            return Err(ImageError::invalid(format_args!(
+                "`{shown}` is no platform: they are OS/ARCHITECTURE[/VARIANT], as linux/arm64/v8"
+            )));
+        }
+        let architecture = match architecture.to_ascii_lowercase().as_str() {
+            "x86_64" | "x86-64" => "amd64".to_owned(),
+            "aarch64" => "arm64".to_owned(),
+            other => other.to_owned(),
+        };
+        let variant = variant.map(str::to_ascii_lowercase);
+        Ok(Self { os: os.to_ascii_lowercase(), architecture, variant })
     }
 }
 
@@ -89,7 +131,20 @@ pub(crate) struct RootFs {
     pub(crate) diff_ids: Vec<Digest>,
 }
 
-/// Parses a configuration for an image of so many layers, and refuses one that is not for this host.
+impl Configuration {
+    /// Refuses an image that is for something else.
+    pub(crate) fn expect(&self, wanted: &Platform) -> Result<()> {
+        let has = &self.platform;
+        // Configurations often leave the variant out that their index names.
+        let wanted_here = Platform { variant: None, ..wanted.clone() };
+        if has.fits(&wanted_here) {
+            return Ok(());
+        }
+        Err(wanted.instead_of(&has.to_string()))
+    }
+}
+
+/// Parses a configuration for an image of so many layers.
 pub(crate) fn parse(bytes: &[u8], layers: usize) -> Result<Configuration> {
     let configuration: Configuration = strict::parse("the image configuration", bytes)?;
     if configuration.rootfs.kind != "layers" {
@@ -100,13 +155,6 @@ pub(crate) fn parse(bytes: &[u8], layers: usize) -> Result<Configuration> {
         return Err(ImageError::invalid(format_args!(
             "the image configuration has {diff_ids} layers where the manifest has {layers}"
         )));
-    }
-    let (has, needs) = (&configuration.platform, Platform::host());
-    if !has.runs_on(&needs) {
-        return Err(ImageError::new(
-            Kind::Unsupported,
-            format_args!("the image is for {has}; this host needs {needs}"),
-        ));
     }
     Ok(configuration)
 }
@@ -152,10 +200,23 @@ mod tests {
 
     #[test]
     fn an_image_for_another_machine_is_refused_with_what_it_is_for() {
-        let error = parse(&with("{}", r#""os": "linux", "architecture": "s390x""#, 1), 1).unwrap_err();
+        let other = parse(&with("{}", r#""os": "linux", "architecture": "s390x""#, 1), 1).unwrap();
+        let error = other.expect(&Platform::host()).unwrap_err();
         assert_eq!(error.kind(), Kind::Unsupported);
         assert!(error.to_string().contains("linux/s390x"), "{error}");
         assert!(error.to_string().contains(&Platform::host().to_string()), "{error}");
+    }
+
+    #[test]
+    fn platforms_are_named_as_docker_names_them() {
+        let named = |text: &str| text.parse::<Platform>().map(|platform| platform.to_string());
+        assert_eq!(named("linux/arm64").unwrap(), "linux/arm64");
+        assert_eq!(named("aarch64").unwrap(), "linux/arm64");
+        assert_eq!(named("Linux/x86_64").unwrap(), "linux/amd64");
+        assert_eq!(named("linux/arm/v7").unwrap(), "linux/arm/v7");
+        for bad in ["", "linux/", "/amd64", "a/b/c/d", "linux/\u{1b}[2J", "linux amd64"] {
+            assert_eq!(named(bad).unwrap_err().kind(), Kind::Invalid, "{bad:?}");
+        }
     }
 
     #[test]

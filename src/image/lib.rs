@@ -39,5 +39,5 @@ pub use limits::Limits;
 pub use load::Loaded;
 pub use progress::{LayerProgress, Progress};
 pub use reference::Reference;
-pub use registry::{Kept, Settings, log_in, log_out};
+pub use registry::{Kept, Settings, log_in, log_out, tags};
 pub use store::{Image, Removed, Store, Summary};

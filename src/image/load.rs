@@ -2,14 +2,15 @@
 //! From a source into the store: every byte checked on its way, and nothing visible until all of it is right.
 
 use crate::archive::{Contents, Source};
-use crate::config::{self, Configuration, Platform};
+use crate::config::{self, Configuration};
 use crate::content;
 use crate::digest::Digest;
 use crate::error::{During, ImageError, Kind, Result};
 use crate::intake::{self, Intake, Known, Origin, Wanted};
 use crate::limits::DOCUMENT_MAX;
 use crate::manifest::{
-    self, CONFIG, CONTAINERD_NAME, Descriptor, MANIFEST, Manifest, Parsed, REF_NAME, Saved, descriptor,
+    self, CONFIG, CONTAINERD_NAME, Descriptor, INDEX_DIGEST, MANIFEST, Manifest, Parsed, REF_NAME, Saved,
+    descriptor,
 };
 use crate::progress::LayerProgress;
 use crate::reference::Reference;
@@ -96,17 +97,20 @@ impl<'a> Load<'a> {
             let bytes = self.document(source, &descriptor, "the image manifest")?;
             match manifest::parse(&descriptor.media_type, &bytes)? {
                 Parsed::Index(manifests) => {
-                    descriptor = manifest::choose(&manifests, &Platform::host())?.clone();
+                    descriptor = manifest::choose(&manifests, source.platform())?.clone();
                 }
                 Parsed::Manifest(manifest) => {
                     let config = self.document(source, &manifest.config, "the image configuration")?;
                     let configuration = config::parse(&config, manifest.layers.len())?;
+                    configuration.expect(source.platform())?;
                     self.expect_room(&manifest, &configuration)?;
                     self.oci_layers(source, &manifest, &configuration)?;
                     self.document_held(Place::Blob(manifest.config.digest), &config)?;
                     self.document_held(Place::Blob(descriptor.digest), &bytes)?;
                     self.merge(&descriptor.digest, &configuration)?;
-                    return Ok(Named { reference, descriptor: plain(&descriptor, &configuration) });
+                    let index = (descriptor.digest != listed.digest).then_some(listed.digest);
+                    let descriptor = plain(&descriptor, &configuration, index);
+                    return Ok(Named { reference, descriptor });
                 }
             }
         }
@@ -155,6 +159,7 @@ impl<'a> Load<'a> {
             .read_to_end(&mut config)
             .during("cannot read the image configuration")?;
         let configuration = config::parse(&config, saved.layers.len())?;
+        configuration.expect(source.platform())?;
         let of = saved.layers.len();
         let layers = saved.layers.iter().zip(&configuration.rootfs.diff_ids).enumerate();
         let wanted = layers.map(|(n, (name, diff_id))| Wanted {
@@ -176,7 +181,7 @@ impl<'a> Load<'a> {
         self.document_held(Place::Blob(manifest.config.digest), &config)?;
         self.document_held(Place::Blob(made.digest), &bytes)?;
         self.merge(&made.digest, &configuration)?;
-        let descriptor = plain(&made, &configuration);
+        let descriptor = plain(&made, &configuration, None);
         let tags = saved.repo_tags.iter().flatten().filter_map(|tag| tag.parse().ok());
         let mut names: Vec<_> = tags
             .map(|reference| Named { reference: Some(reference), descriptor: descriptor.clone() })
@@ -260,10 +265,11 @@ fn check_count(images: usize) -> Result<()> {
     }
 }
 
-/// A manifest's descriptor as our own list has it.
-fn plain(found: &Descriptor, configuration: &Configuration) -> Descriptor {
+/// A manifest's descriptor as our own list has it, with the index that led to it.
+fn plain(found: &Descriptor, configuration: &Configuration, index: Option<Digest>) -> Descriptor {
     let platform = Some(configuration.platform.clone());
-    Descriptor { platform, ..descriptor(&found.media_type, found.digest, found.size) }
+    let annotations = index.map(|index| (INDEX_DIGEST.to_owned(), index.to_string())).into_iter().collect();
+    Descriptor { platform, annotations, ..descriptor(&found.media_type, found.digest, found.size) }
 }
 
 /// Names the layer by its digest too, as far as one is to blame.

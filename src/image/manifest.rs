@@ -25,6 +25,9 @@ pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The same as containerd and newer Dockers write it: always a whole reference.
 pub(crate) const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
+/// Our own: the index that an image was chosen from, so that it is found by that digest, too.
+pub(crate) const INDEX_DIGEST: &str = "io.isopod.index.digest";
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Descriptor {
@@ -175,10 +178,10 @@ fn unknown_type(what: &str, media_type: &str) -> ImageError {
     ImageError::new(Kind::Unsupported, format_args!("`{shown}` is no media type of {what} that can be used"))
 }
 
-/// The manifest of an index that is for this host.
-pub(crate) fn choose<'a>(manifests: &'a [Descriptor], host: &Platform) -> Result<&'a Descriptor> {
+/// The manifest of an index that is for this platform.
+pub(crate) fn choose<'a>(manifests: &'a [Descriptor], wanted: &Platform) -> Result<&'a Descriptor> {
     let usable = |d: &&Descriptor| is_index(&d.media_type) || is_manifest(&d.media_type);
-    let exact = |d: &&Descriptor| d.platform.as_ref().is_some_and(|p| p.runs_on(host));
+    let exact = |d: &&Descriptor| d.platform.as_ref().is_some_and(|p| p.fits(wanted));
     let chosen = manifests.iter().filter(usable).filter(exact).min_by_key(|d| {
         // A plain platform before one that asks for more than any CPU has.
         d.platform.as_ref().and_then(|p| p.variant.clone())
@@ -191,7 +194,7 @@ pub(crate) fn choose<'a>(manifests: &'a [Descriptor], host: &Platform) -> Result
         have.dedup();
         have.truncate(20);
         let have = if have.is_empty() { "nothing".to_owned() } else { have.join(", ") };
-        ImageError::new(Kind::Unsupported, format_args!("the image is for {have}; this host needs {host}"))
+        wanted.instead_of(&have)
     })
 }
 

@@ -20,14 +20,14 @@ mod push;
 mod room;
 
 use crate::archive::Source;
-use crate::config::{self, Configuration, ImageConfig};
+use crate::config::{self, Configuration, ImageConfig, Platform};
 use crate::content::{Staging, make_folder, sync_folder};
 use crate::digest::Digest;
 use crate::error::{During, ImageError, Kind, Result};
 use crate::intake::{Intake, Known};
 use crate::limits::{DOCUMENT_MAX, Limits};
 use crate::load::{Done, Load, Loaded};
-use crate::manifest::{self, Descriptor, INDEX, Listing, Manifest, Parsed, REF_NAME};
+use crate::manifest::{self, Descriptor, INDEX, INDEX_DIGEST, Listing, Manifest, Parsed, REF_NAME};
 use crate::progress::Progress;
 use crate::reference::Reference;
 use crate::registry::{Remote, Settings};
@@ -155,15 +155,16 @@ impl Store {
         result.map_err(|e| e.within("cannot load the image"))
     }
 
-    /// Pulls the image of this name from its registry.
+    /// Pulls the image of this name from its registry: of several platforms, the one for this.
     pub fn pull(
         &self,
         reference: &Reference,
+        platform: &Platform,
         settings: &Settings,
         progress: &dyn Progress,
     ) -> Result<Loaded> {
         let what = || format!("cannot pull {reference}");
-        let remote = Remote::find(reference, settings).map_err(|e| e.within(what()))?;
+        let remote = Remote::find(reference, platform, settings).map_err(|e| e.within(what()))?;
         let staging = self.stage()?;
         let source = Source::Remote(Box::new(remote));
         let loaded = self.within_room(|| self.load_from(&source, &staging, progress));
@@ -186,7 +187,9 @@ impl Store {
         let _lock = self.lock(FlockOperation::LockShared)?;
         let (reference, digest) = self.find(asked)?;
         let broken = |e: ImageError| e.within(format_args!("the image {digest} is damaged"));
-        self.open_image(reference, digest).map_err(broken)
+        let (_, configuration) = self.documents(&digest).map_err(broken)?;
+        configuration.expect(&Platform::host())?;
+        self.open_image(reference, digest, configuration).map_err(broken)
     }
 
     /// All images, in order of their names; those without one at the end.
@@ -320,7 +323,7 @@ impl Store {
                 Some(_) => (have.domain(), have.path()) == (wanted.domain(), wanted.path()),
                 None => have == wanted,
             };
-            let fits = |d: &&Descriptor| wanted.digest().is_none_or(|digest| digest == d.digest);
+            let fits = |d: &&Descriptor| wanted.digest().is_none_or(|digest| has_digest(d, &digest));
             let named = |d: &Descriptor| reference_of(d).filter(same).map(|have| (Some(have), d.digest));
             if let Some(found) = listing.manifests.iter().filter(fits).find_map(named) {
                 return Ok(found);
@@ -343,8 +346,12 @@ impl Store {
         }
     }
 
-    fn open_image(&self, reference: Option<Reference>, digest: Digest) -> Result<Image> {
-        let (_, configuration) = self.documents(&digest)?;
+    fn open_image(
+        &self,
+        reference: Option<Reference>,
+        digest: Digest,
+        configuration: Configuration,
+    ) -> Result<Image> {
         let diff_ids = configuration.rootfs.diff_ids.iter();
         let layers: Result<Vec<_>> =
             diff_ids.map(|diff_id| self.open_at(Place::LayerData(*diff_id))).collect();
@@ -399,6 +406,12 @@ fn as_manifest(bytes: &[u8]) -> Result<Manifest> {
     }
 }
 
+/// Whether it is an image's digest, or its index's.
+fn has_digest(descriptor: &Descriptor, wanted: &Digest) -> bool {
+    let index = || descriptor.annotations.get(INDEX_DIGEST)?.parse::<Digest>().ok();
+    descriptor.digest == *wanted || index() == Some(*wanted)
+}
+
 fn reference_of(descriptor: &Descriptor) -> Option<Reference> {
     descriptor.annotations.get(REF_NAME)?.parse().ok()
 }
@@ -418,7 +431,7 @@ fn list(manifests: &mut Vec<Descriptor>, image: &Named) {
                 manifests.push(old);
             }
         }
-        manifests.retain(|d| d.digest != digest || !d.annotations.is_empty());
+        manifests.retain(|d| d.digest != digest || d.annotations.contains_key(REF_NAME));
     }
     let mut descriptor = image.descriptor.clone();
     descriptor.annotations.extend(name.map(|name| (REF_NAME.to_owned(), name)));

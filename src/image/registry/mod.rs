@@ -16,7 +16,9 @@ mod endpoint;
 mod http;
 mod login;
 mod push;
+mod tags;
 
+use crate::config::Platform;
 use crate::digest::Digest;
 use crate::error::{ImageError, Kind, Result};
 use crate::limits::DOCUMENT_MAX;
@@ -34,6 +36,7 @@ pub use credentials::Kept;
 pub use endpoint::Settings;
 pub use login::{log_in, log_out};
 pub(crate) use push::Upload;
+pub use tags::tags;
 
 /// What a manifest may be.
 const ACCEPT: [&str; 4] = [INDEX, MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
@@ -99,6 +102,7 @@ impl Repository {
 #[derive(Debug)]
 pub(crate) struct Remote {
     reference: Reference,
+    platform: Platform,
     repository: Repository,
     /// What the reference leads to.
     root: Descriptor,
@@ -107,7 +111,7 @@ pub(crate) struct Remote {
 
 impl Remote {
     /// Asks the registry what the reference leads to.
-    pub(crate) fn find(reference: &Reference, settings: &Settings) -> Result<Self> {
+    pub(crate) fn find(reference: &Reference, platform: &Platform, settings: &Settings) -> Result<Self> {
         let repository = Repository::open(reference, "pull", settings)?;
         let which = match (reference.digest(), reference.tag()) {
             (Some(digest), _) => digest.to_string(),
@@ -121,7 +125,12 @@ impl Remote {
             )));
         }
         let root = manifest::descriptor(&media_type, digest, bytes.len() as u64);
-        Ok(Self { reference: reference.clone(), repository, root, bytes })
+        let (reference, platform) = (reference.clone(), platform.clone());
+        Ok(Self { reference, platform, repository, root, bytes })
+    }
+
+    pub(crate) fn platform(&self) -> &Platform {
+        &self.platform
     }
 
     pub(crate) fn reference(&self) -> &Reference {

@@ -70,7 +70,7 @@ fn ok(body: &[u8]) -> Vec<u8> {
 }
 
 fn find(host: &str, settings: &Settings) -> Result<Remote> {
-    Remote::find(&format!("{host}/a/b").parse().unwrap(), settings)
+    Remote::find(&format!("{host}/a/b").parse().unwrap(), &Platform::host(), settings)
 }
 
 /// Credentials for each of the hosts.
@@ -118,7 +118,10 @@ fn a_manifest_comes_with_its_type_and_digest() {
 fn a_digest_that_is_answered_with_something_else_is_refused() {
     let (host, _) = server(|request, _| if request.path == "/v2/" { ok(b"") } else { ok(b"{}") });
     let reference = format!("{host}/a/b@{}", Digest::of(b"other")).parse().unwrap();
-    assert_eq!(Remote::find(&reference, &Settings::default()).unwrap_err().kind(), Kind::Invalid);
+    assert_eq!(
+        Remote::find(&reference, &Platform::host(), &Settings::default()).unwrap_err().kind(),
+        Kind::Invalid
+    );
 }
 
 #[test]

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What tags a repository has (distribution specification, "Listing Tags"): page by page, as far as anybody could want.
+
+use super::http::{self, Asked, origin};
+use super::{Repository, Settings};
+use crate::error::{ImageError, Kind, Result};
+use crate::reference::Reference;
+use serde::Deserialize;
+
+const PAGE_MAX: u64 = 1 << 20;
+/// More names than anybody pulls at once.
+const TAGS_MAX: usize = 10_000;
+
+#[derive(Deserialize)]
+struct Page {
+    #[serde(default)]
+    tags: Option<Vec<String>>,
+}
+
+/// The references with a tag of the repository in `reference`, in the registry's order.
+pub fn tags(reference: &Reference, settings: &Settings) -> Result<Vec<Reference>> {
+    let within =
+        |e: ImageError| e.within(format_args!("cannot list the tags of {}", reference.familiar_name()));
+    let repository = Repository::open(reference, "pull", settings).map_err(within)?;
+    let names = repository.tags().map_err(within)?;
+    names
+        .iter()
+        .map(|tag| {
+            format!("{}/{}:{tag}", reference.domain(), reference.path()).parse::<Reference>().map_err(within)
+        })
+        .collect()
+}
+
+impl Repository {
+    fn tags(&self) -> Result<Vec<String>> {
+        let mut url = format!("{}/tags/list?n=1000", self.base);
+        let mut all = Vec::new();
+        loop {
+            let response = self.http.get(&url, &self.auth, Asked::default())?;
+            let next = response.header("link").and_then(|link| next_page(&url, &link));
+            let whole = |e| ImageError::new(Kind::Network, "the list did not come whole").because(e);
+            let bytes = response.document(PAGE_MAX).map_err(whole)?;
+            let page: Page = serde_json::from_slice(&bytes)
+                .map_err(|e| ImageError::invalid("what the registry gives is no list of tags").because(e))?;
+            let before = all.len();
+            all.extend(page.tags.unwrap_or_default());
+            if all.len() > TAGS_MAX {
+                let what = format!("there are more than {TAGS_MAX} of them");
+                return Err(ImageError::new(Kind::TooLarge, what));
+            }
+            match next {
+                // A page without a tag leads nowhere.
+                Some(next) if all.len() > before => url = next,
+                _ => return Ok(all),
+            }
+        }
+    }
+}
+
+/// `</v2/x/tags/list?last=b>; rel="next"` (RFC 8288), at the same registry.
+fn next_page(url: &str, link: &str) -> Option<String> {
+    let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
+    let next = parameters.split(';').any(|p| matches!(p.trim(), "rel=\"next\"" | "rel=next"));
+    if !next {
+        return None;
+    }
+    let next = http::target(url, Some(target)).ok()?;
+    (origin(&next)? == origin(url)?).then_some(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_page_is_at_the_same_registry() {
+        let url = "https://a:5000/v2/x/tags/list?n=1000";
+        let next = |link| next_page(url, link);
+        let at = Some("https://a:5000/v2/x/tags/list?last=b".to_owned());
+        assert_eq!(next("</v2/x/tags/list?last=b>; rel=\"next\""), at);
+        assert_eq!(next("<https://a:5000/v2/x/tags/list?last=b>; rel=next"), at);
+        for bad in [
+            "",
+            "<//evil/x>; rel=next",
+            "<https://evil/x>; rel=next",
+            "</a>",
+            "</a>; rel=prev",
+            "</a",
+            "<http://a:5000/x>; rel=next",
+        ] {
+            assert_eq!(next(bad), None, "{bad}");
+        }
+    }
+}
