@@ -161,6 +161,45 @@ fn of_an_image_that_changed_in_one_layer_that_layer_is_fetched() {
 }
 
 #[test]
+fn a_layer_that_a_repository_beside_has_is_not_sent_again() {
+    let (host, registry) = (Host::new(), Registry::open());
+    let layers = ["one", "two"].map(|text| Layer::gzip(&Tar::of(vec![file(text, text)])));
+    let layout = Layout::new("x", layers.into()).write(&host.scratch("layout"));
+    registry.push(&format!("oci:{}:x", layout.display()), "a:1");
+    let name = |path: &str| format!("{}/{path}", registry.host());
+    run(&host, &["pull", "-q", &name("a:1")]).expect(0);
+    run(&host, &["tag", &name("a:1"), &name("b/c:1")]).expect(0);
+    run(&host, &["push", "-q", &name("b/c:1")]).expect(0);
+    assert_eq!(registry.digest("b/c:1"), registry.digest("a:1"));
+    // The configuration is sent; it is no layer.
+    assert_eq!(registry.requests("PUT /v2/b/c/blobs/uploads/"), 1);
+    assert_eq!(registry.requests("POST /v2/b/c/blobs/uploads/?mount="), 2);
+    host.assert_clean();
+}
+
+#[test]
+fn a_mirror_is_asked_for_what_docker_hub_has() {
+    let (host, registry) = (Host::new(), Registry::open());
+    registry.push(&format!("oci-archive:{DEMO}"), "library/tool:1");
+    let folder = host.scratch("config/docker");
+    fs::create_dir_all(&folder).unwrap();
+    // Nobody is at the first.
+    let mirrors = format!(r#"{{"registry-mirrors": ["http://127.0.0.1:1", "http://{}/"]}}"#, registry.host());
+    fs::write(folder.join("daemon.json"), mirrors).unwrap();
+    run(&host, &["pull", "-q", "tool:1"]).expect(0);
+    let list = run(&host, &["images", "--format", "{{.Repository}}:{{.Tag}}"]).expect(0);
+    assert_eq!(list.text(), "tool:1\n");
+    fs::write(folder.join("daemon.json"), r#"{"registry-mirrors": ["mirror"]}"#).unwrap();
+    let refused = run(&host, &["pull", "tool:1"]).expect(1);
+    assert!(
+        refused.stderr.contains("the mirror `mirror` is not http[s]://HOST[:PORT]"),
+        "{}",
+        refused.stderr
+    );
+    host.assert_clean();
+}
+
+#[test]
 fn ten_that_pull_one_image_at_once_fetch_each_layer_once() {
     let (host, registry) = (Host::new(), Registry::open());
     registry.push(&format!("oci-archive:{DEMO}"), "demo:1");

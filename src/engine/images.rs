@@ -107,7 +107,7 @@ impl Images {
     ) -> Result<Loaded> {
         let reference = asked.parse::<Reference>().map_err(translated)?;
         let platform = platform.map_or_else(|| Ok(Platform::host()), str::parse).map_err(translated)?;
-        self.store.pull(&reference, &platform, &Settings::from_env(), progress).map_err(not_pulled)
+        self.store.pull(&reference, &platform, &settings()?, progress).map_err(not_pulled)
     }
 
     /// All images of a repository that have tags, by their names.
@@ -117,23 +117,23 @@ impl Images {
             return Err(EngineError::new(Kind::Invalid, "of all tags none can be named")
                 .hint("name the repository alone, without a tag and without a digest"));
         }
-        let tags = image::tags(&reference, &Settings::from_env()).map_err(not_pulled)?;
+        let tags = image::tags(&reference, &settings()?).map_err(not_pulled)?;
         Ok(tags.iter().map(Reference::to_string).collect())
     }
 
     /// Tries a name and a password at a registry, and keeps them if it takes them.
     pub(crate) fn log_in(registry: &str, name: &str, secret: &str) -> Result<Kept> {
-        image::log_in(&domain(registry)?, name, secret, &Settings::from_env()).map_err(translated)
+        image::log_in(&domain(registry)?, name, secret, &settings()?).map_err(translated)
     }
 
     pub(crate) fn log_out(registry: &str) -> Result<bool> {
-        image::log_out(&domain(registry)?, &Settings::from_env()).map_err(translated)
+        image::log_out(&domain(registry)?, &settings()?).map_err(translated)
     }
 
     /// Pushes an image to where its name says. Gives its digest.
     pub(crate) fn push(&self, name: &str, progress: &dyn Progress) -> Result<String> {
         let reference = name.parse::<Reference>().map_err(translated)?;
-        let pushed = self.store.push(&reference, &Settings::from_env(), progress);
+        let pushed = self.store.push(&reference, &settings()?, progress);
         pushed.map(|digest| digest.to_string()).map_err(|error| match error.kind() {
             ImageKind::Denied => translated(error).hint(CREDENTIALS),
             ImageKind::NotFound => {
@@ -195,6 +195,10 @@ impl Images {
     pub(crate) fn list(&self) -> Result<Vec<Summary>> {
         self.store.list().map_err(translated)
     }
+}
+
+fn settings() -> Result<Settings> {
+    Settings::from_env().map_err(translated)
 }
 
 /// What was typed for a registry, which may look like an address, as the first part of an image's name.

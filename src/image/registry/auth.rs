@@ -3,14 +3,13 @@
 //! somebody else gives for them (the distribution project's token authentication).
 
 use super::credentials::{self, Credentials};
-use super::endpoint::Settings;
 use super::http::{self, Asked, Http};
+use super::settings::Settings;
 use crate::error::{ImageError, Kind, Result};
-use crate::reference::Reference;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
-use std::fmt::{self, Debug, Formatter};
+use std::fmt::{self, Debug, Display, Formatter};
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -86,7 +85,7 @@ pub(crate) struct Auth {
     challenge: Challenge,
     credentials: Option<Credentials>,
     /// What a token is to be for; only that somebody is known, if there is nothing.
-    scope: Option<String>,
+    scopes: Vec<Scope>,
     /// The registry's scheme and host.
     origin: String,
     token: Mutex<Option<String>>,
@@ -101,6 +100,19 @@ impl Debug for Auth {
     }
 }
 
+/// What is to be done with a repository: "pull", or "pull,push".
+#[derive(Debug, Clone)]
+pub(super) struct Scope {
+    pub(super) repository: String,
+    pub(super) actions: &'static str,
+}
+
+impl Display for Scope {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "repository:{}:{}", self.repository, self.actions)
+    }
+}
+
 #[derive(Deserialize)]
 struct Token {
     token: Option<String>,
@@ -108,29 +120,22 @@ struct Token {
 }
 
 impl Auth {
-    /// For `actions` ("pull", "pull,push") on one repository.
+    /// For what is meant to be done, with the credentials for `domain`.
     pub(super) fn new(
         challenge: Challenge,
-        (reference, actions): (&Reference, &str),
+        (domain, scopes): (&str, Vec<Scope>),
         origin: &str,
         settings: &Settings,
     ) -> Self {
         let found = match challenge {
             Challenge::None => Ok(None),
-            _ => credentials::find(reference.domain(), settings),
+            _ => credentials::find(domain, settings),
         };
         let (credentials, failed) = match found {
             Ok(credentials) => (credentials, None),
             Err(error) => (None, Some(error)),
         };
-        Self {
-            challenge,
-            credentials,
-            scope: Some(format!("repository:{}:{actions}", reference.path())),
-            origin: origin.to_owned(),
-            token: Mutex::default(),
-            failed,
-        }
+        Self { challenge, credentials, scopes, origin: origin.to_owned(), token: Mutex::default(), failed }
     }
 
     /// For credentials that are to be tried.
@@ -138,7 +143,7 @@ impl Auth {
         Self {
             challenge,
             credentials: Some(credentials),
-            scope: None,
+            scopes: Vec::new(),
             origin: origin.to_owned(),
             token: Mutex::default(),
             failed: None,
@@ -205,10 +210,10 @@ impl Auth {
             return Err(failed("no address to send a password to"));
         }
         let mut url = format!("{realm}{}", if realm.contains('?') { '&' } else { '?' });
-        for (name, value) in [("service", service), ("scope", self.scope.as_deref())] {
-            if let Some(value) = value {
-                url.push_str(&format!("{name}={}&", escaped(value)));
-            }
+        let service = service.map(|service| ("service", service.to_owned()));
+        let scopes = self.scopes.iter().map(|scope| ("scope", scope.to_string()));
+        for (name, value) in service.into_iter().chain(scopes) {
+            url.push_str(&format!("{name}={}&", http::escaped(&value)));
         }
         url.pop();
         let authorization = self.credentials.as_ref().map(basic);
@@ -233,15 +238,6 @@ fn basic(credentials: &Credentials) -> String {
     format!("Basic {}", BASE64_STANDARD.encode(text))
 }
 
-/// For a query (RFC 3986, section 2.1).
-fn escaped(text: &str) -> String {
-    let byte = |b: u8| match b {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(b).to_string(),
-        b => format!("%{b:02X}"),
-    };
-    text.bytes().map(byte).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -263,10 +259,5 @@ mod tests {
         for bad in ["", "Bearer", "Bearer realm=\"open", "Negotiate", "Bearer service=\"x\""] {
             assert!(choose(&[bad]).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn a_scope_is_escaped() {
-        assert_eq!(escaped("repository:a/b:pull"), "repository%3Aa%2Fb%3Apull");
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Names and passwords, where Docker keeps them: `config.json`, or a helper it names (docker-credential-helpers).
 
-use super::endpoint::Settings;
+use super::settings::Settings;
 use crate::error::{ImageError, Kind, Result};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;

@@ -8,44 +8,13 @@
 
 use super::auth::Challenge;
 use super::http::{Asked, Http, Trouble, is_passing};
+use super::settings::{Settings, host, mirror_host};
 use crate::error::{ImageError, Kind, Result};
-use std::env;
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 const CERTIFICATES: [&str; 2] = ["/etc/docker/certs.d", "/etc/containers/certs.d"];
-/// In his folder of configurations.
-const CERTIFICATES_OF_A_USER: [&str; 2] = ["docker/certs.d", "containers/certs.d"];
-
-/// What a user may say of registries.
-#[derive(Debug, Clone, Default)]
-pub struct Settings {
-    /// Hosts, with their ports, that need not have TLS or a certificate anybody trusts.
-    pub insecure: Vec<String>,
-    /// Folders with a `HOST[:PORT]` of certificates each, beside the system's.
-    pub certificates: Vec<PathBuf>,
-    /// Where Docker's `config.json` is.
-    pub docker_config: Option<PathBuf>,
-}
-
-impl Settings {
-    /// As the environment has it: `DOCKER_CONFIG`, else `~/.docker`; and `certs.d` of rootless Docker and of Podman.
-    pub fn from_env() -> Self {
-        let home = env::var_os("HOME").map(PathBuf::from);
-        let docker = env::var_os("DOCKER_CONFIG").map(PathBuf::from);
-        let docker = docker.or_else(|| home.as_ref().map(|home| home.join(".docker")));
-        let config = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
-        let config = config.or_else(|| home.map(|home| home.join(".config")));
-        let certificates =
-            |config: PathBuf| CERTIFICATES_OF_A_USER.map(|folder| config.join(folder)).to_vec();
-        Self {
-            docker_config: docker.map(|folder| folder.join("config.json")),
-            certificates: config.map(certificates).unwrap_or_default(),
-            ..Self::default()
-        }
-    }
-}
 
 #[derive(Debug)]
 pub(super) struct Endpoint {
@@ -59,9 +28,20 @@ impl Endpoint {
     pub(super) fn of(domain: &str, settings: &Settings) -> Result<Self> {
         let host = if domain == "docker.io" { "registry-1.docker.io" } else { domain };
         let certificates = certificates(domain, settings)?;
-        let named = settings.insecure.iter().any(|insecure| insecure == domain);
+        let named = settings.is_insecure(domain);
         let insecure = named || (is_loopback(domain) && certificates.is_empty());
         Ok(Self { host: host.to_owned(), certificates, insecure })
+    }
+
+    /// One that has what docker.io has.
+    pub(super) fn mirror(url: &str, settings: &Settings) -> Result<Self> {
+        let (host, tls) = mirror_host(url)?;
+        let endpoint = Self::of(host, settings)?;
+        Ok(Self { insecure: endpoint.insecure || !tls, ..endpoint })
+    }
+
+    pub(super) fn host(&self) -> &str {
+        &self.host
     }
 
     /// Asks whether there is a registry, and what it wants to see of us. Gives `scheme://host` with it.
@@ -116,10 +96,7 @@ fn certificates(domain: &str, settings: &Settings) -> Result<Vec<Vec<u8>>> {
 }
 
 fn is_loopback(domain: &str) -> bool {
-    let host = match domain.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, _)) => address,
-        None => domain.split_once(':').map_or(domain, |(host, _)| host),
-    };
+    let host = host(domain);
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 

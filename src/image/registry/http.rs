@@ -9,6 +9,7 @@
 
 use super::auth::Auth;
 use crate::error::{ImageError, Kind, Result};
+use httpdate::parse_http_date;
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustls::crypto::ring;
 use std::fmt::{self, Debug, Display, Formatter};
@@ -17,7 +18,7 @@ use std::io::{self, ErrorKind, Read, Seek};
 use std::result::Result as StdResult;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use ureq::http::{Request, Response as HttpResponse, Uri};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, Error as HttpError, Proxy};
@@ -66,6 +67,8 @@ pub(super) enum What<'a> {
     Put(&'a [u8], &'a str),
     /// All of a file, from its front.
     PutFile(&'a File),
+    /// A piece, and where it belongs, `FIRST-LAST`.
+    Patch(&'a [u8], &'a str),
 }
 
 /// Why there is no answer.
@@ -222,6 +225,7 @@ impl Http {
             What::Post => ("POST", None),
             What::Put(_, media_type) => ("PUT", Some(media_type)),
             What::PutFile(_) => ("PUT", Some("application/octet-stream")),
+            What::Patch(..) => ("PATCH", Some("application/octet-stream")),
         };
         let range = (asked.from > 0).then(|| format!("bytes={}-", asked.from));
         let mut request = Request::builder().method(method).uri(url);
@@ -230,6 +234,7 @@ impl Http {
             ("authorization", asked.authorization),
             ("range", range.as_deref()),
             ("content-type", content_type),
+            ("content-range", if let What::Patch(_, range) = asked.what { Some(range) } else { None }),
         ];
         let others = others.into_iter().filter_map(|(name, value)| Some((name, value?)));
         for (name, value) in accept.chain(others) {
@@ -238,7 +243,7 @@ impl Http {
         let response = match asked.what {
             What::Get | What::Head => self.agent.run(request.body(())?)?,
             What::Post => self.agent.run(request.body(&b""[..])?)?,
-            What::Put(bytes, _) => self.agent.run(request.body(bytes)?)?,
+            What::Put(bytes, _) | What::Patch(bytes, _) => self.agent.run(request.body(bytes)?)?,
             What::PutFile(mut file) => {
                 // An earlier try may have read of it.
                 file.rewind()?;
@@ -255,7 +260,9 @@ pub(super) fn is_passing(status: u16) -> bool {
 
 /// In seconds; dates (RFC 9110, section 10.2.3) are as good as nothing.
 fn retry_after(response: &Response) -> Option<Duration> {
-    response.header("retry-after")?.trim().parse().ok().map(Duration::from_secs)
+    let text = response.header("retry-after")?;
+    let date = || parse_http_date(text.trim()).ok()?.duration_since(SystemTime::now()).ok();
+    text.trim().parse().ok().map(Duration::from_secs).or_else(date)
 }
 
 /// Twice as long each time, and half of it by chance, so that not all come again at once.
@@ -274,6 +281,15 @@ fn host_of(url: &str) -> &str {
 pub(super) fn origin(url: &str) -> Option<(String, String)> {
     let uri: Uri = url.parse().ok()?;
     Some((uri.scheme_str()?.to_owned(), uri.authority()?.as_str().to_ascii_lowercase()))
+}
+
+/// For a query (RFC 3986, section 2.1).
+pub(super) fn escaped(text: &str) -> String {
+    let byte = |b: u8| match b {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(b).to_string(),
+        b => format!("%{b:02X}"),
+    };
+    text.bytes().map(byte).collect()
 }
 
 /// Where a `Location` leads: anywhere, but not from TLS to none.

@@ -3,8 +3,9 @@
 
 use super::auth::Auth;
 use super::credentials::{self, Credentials, Kept};
-use super::endpoint::{Endpoint, Settings};
+use super::endpoint::Endpoint;
 use super::http::{Asked, Trouble};
+use super::settings::Settings;
 use crate::error::Result;
 
 /// Tries a name and a password at a registry, and keeps them if it takes them. Says where they are.

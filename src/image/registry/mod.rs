@@ -16,6 +16,7 @@ mod endpoint;
 mod http;
 mod login;
 mod push;
+mod settings;
 mod tags;
 
 use crate::config::Platform;
@@ -24,7 +25,7 @@ use crate::error::{ImageError, Kind, Result};
 use crate::limits::DOCUMENT_MAX;
 use crate::manifest::{self, DOCKER_LIST, DOCKER_MANIFEST, Descriptor, INDEX, MANIFEST};
 use crate::reference::Reference;
-use auth::Auth;
+use auth::{Auth, Scope};
 use download::Download;
 use endpoint::Endpoint;
 use http::{Asked, Http, TRIES, pause};
@@ -33,11 +34,13 @@ use std::io::{self, Cursor, ErrorKind, Read};
 use std::thread;
 
 pub use credentials::Kept;
-pub use endpoint::Settings;
 pub use login::{log_in, log_out};
 pub(crate) use push::Upload;
+pub use settings::Settings;
 pub use tags::tags;
 
+/// The registry that others may be mirrors of.
+const MIRRORED: &str = "docker.io";
 /// What a manifest may be.
 const ACCEPT: [&str; 4] = [INDEX, MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
 
@@ -51,10 +54,16 @@ struct Repository {
 }
 
 impl Repository {
-    fn open(reference: &Reference, actions: &str, settings: &Settings) -> Result<Self> {
-        let (origin, challenge, http) = Endpoint::of(reference.domain(), settings)?.ping()?;
-        let auth = Auth::new(challenge, (reference, actions), &origin, settings);
-        Ok(Self { http, auth, base: format!("{origin}/v2/{}", reference.path()) })
+    /// The first of the scopes is what it is; the others are what is to be done with others on the way.
+    fn open(domain: &str, scopes: Vec<Scope>, settings: &Settings) -> Result<Self> {
+        Self::at(&Endpoint::of(domain, settings)?, domain, scopes, settings)
+    }
+
+    fn at(endpoint: &Endpoint, domain: &str, scopes: Vec<Scope>, settings: &Settings) -> Result<Self> {
+        let (origin, challenge, http) = endpoint.ping()?;
+        let path = scopes.first().map(|scope| scope.repository.clone()).unwrap_or_default();
+        let auth = Auth::new(challenge, (domain, scopes), &origin, settings);
+        Ok(Self { http, auth, base: format!("{origin}/v2/{path}") })
     }
 
     /// A manifest, or an index of them, and what it says it is. One that does not come whole is asked for again.
@@ -110,9 +119,24 @@ pub(crate) struct Remote {
 }
 
 impl Remote {
-    /// Asks the registry what the reference leads to.
+    /// Asks the registry what the reference leads to; if it has mirrors, them first.
     pub(crate) fn find(reference: &Reference, platform: &Platform, settings: &Settings) -> Result<Self> {
-        let repository = Repository::open(reference, "pull", settings)?;
+        let scopes = || vec![Scope { repository: reference.path().to_owned(), actions: "pull" }];
+        let asked = (reference, platform);
+        if reference.domain() == MIRRORED {
+            for mirror in &settings.mirrors {
+                let endpoint = Endpoint::mirror(mirror, settings)?;
+                let repository = Repository::at(&endpoint, endpoint.host(), scopes(), settings);
+                // A mirror may lack anything, and be gone at any time.
+                if let Ok(found) = repository.and_then(|repository| Self::at(repository, asked)) {
+                    return Ok(found);
+                }
+            }
+        }
+        Self::at(Repository::open(reference.domain(), scopes(), settings)?, asked)
+    }
+
+    fn at(repository: Repository, (reference, platform): (&Reference, &Platform)) -> Result<Self> {
         let which = match (reference.digest(), reference.tag()) {
             (Some(digest), _) => digest.to_string(),
             (None, tag) => tag.unwrap_or("latest").to_owned(),

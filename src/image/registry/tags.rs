@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What tags a repository has (distribution specification, "Listing Tags"): page by page, as far as anybody could want.
 
+use super::auth::Scope;
 use super::http::{self, Asked, origin};
 use super::{Repository, Settings};
 use crate::error::{ImageError, Kind, Result};
@@ -21,7 +22,8 @@ struct Page {
 pub fn tags(reference: &Reference, settings: &Settings) -> Result<Vec<Reference>> {
     let within =
         |e: ImageError| e.within(format_args!("cannot list the tags of {}", reference.familiar_name()));
-    let repository = Repository::open(reference, "pull", settings).map_err(within)?;
+    let scope = Scope { repository: reference.path().to_owned(), actions: "pull" };
+    let repository = Repository::open(reference.domain(), vec![scope], settings).map_err(within)?;
     let names = repository.tags().map_err(within)?;
     names
         .iter()

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! From the store to a registry: the very bytes that came, so that digests stay what they are.
 
-use super::{Place, Store, as_manifest};
+use super::{Place, Store, as_manifest, reference_of};
 use crate::config;
 use crate::digest::Digest;
 use crate::error::{ImageError, Result};
@@ -9,6 +9,7 @@ use crate::progress::{LayerProgress, Progress};
 use crate::reference::Reference;
 use crate::registry::{Settings, Upload};
 use rustix::fs::FlockOperation;
+use std::collections::BTreeMap;
 use std::fs::File;
 
 impl Store {
@@ -25,18 +26,17 @@ impl Store {
         };
         let outgoing = self.outgoing(reference).map_err(within)?;
         let send = || -> Result<()> {
-            let upload = Upload::open(reference, settings)?;
+            let from = outgoing.elsewhere.values().cloned().collect();
+            let upload = Upload::open(reference, &from, settings)?;
             for (layer, digest, file) in &outgoing.layers {
                 progress.layer_started(layer);
-                let present = upload.has(digest)?;
-                if !present {
-                    upload.blob(digest, file)?;
-                }
+                let from = outgoing.elsewhere.get(digest).map(String::as_str);
+                let present = upload.has(digest)? || !upload.blob(digest, file, from)?;
                 progress.layer_done(layer, present);
             }
             let (config, file) = &outgoing.config;
             if !upload.has(config)? {
-                upload.blob(config, file)?;
+                upload.blob(config, file, None)?;
             }
             upload.manifest(tag, &outgoing.media_type, &outgoing.manifest)
         };
@@ -59,6 +59,7 @@ impl Store {
             Ok((progress, layer.digest, self.open_at(Place::Blob(layer.digest))?))
         });
         Ok(Outgoing {
+            elsewhere: self.elsewhere(reference)?,
             digest,
             media_type: manifest.media_type.clone(),
             config: (manifest.config.digest, self.open_at(Place::Blob(manifest.config.digest))?),
@@ -66,9 +67,26 @@ impl Store {
             manifest: bytes,
         })
     }
+
+    /// Layers that another repository of the same registry likely has, for an image here came from it or went to it.
+    fn elsewhere(&self, reference: &Reference) -> Result<BTreeMap<Digest, String>> {
+        let mut found = BTreeMap::new();
+        for descriptor in self.listing()?.manifests {
+            let Some(other) = reference_of(&descriptor) else { continue };
+            if other.domain() != reference.domain() || other.path() == reference.path() {
+                continue;
+            }
+            for layer in self.manifest(&descriptor.digest)?.layers {
+                found.insert(layer.digest, other.path().to_owned());
+            }
+        }
+        Ok(found)
+    }
 }
 
 struct Outgoing {
+    /// Repositories of the same registry, by the layers they should have.
+    elsewhere: BTreeMap<Digest, String>,
     digest: Digest,
     manifest: Vec<u8>,
     media_type: String,
