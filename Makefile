@@ -1,7 +1,7 @@
 # isopod's two commands are `make run` and `make test`. Both do all the set-up, say what they do, and may be run again.
 
 PACKAGES_BUILD := linux-source-6.12 build-essential flex bison bc libelf-dev libssl-dev xz-utils busybox-static
-PACKAGES_TEST := umoci skopeo mmdebstrap strace docker-registry openssl e2fsprogs
+PACKAGES_TEST := umoci skopeo mmdebstrap strace docker-registry openssl e2fsprogs podman buildah
 ISOPOD := target/release/isopod
 # Two machines at once: a guest's kernel keeps a processor busy where KVM emulates.
 MACHINES ?= 2

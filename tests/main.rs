@@ -18,6 +18,7 @@ mod guest_ends;
 mod hostile_images;
 mod identity;
 mod image_tree;
+mod interoperation;
 mod killing;
 mod memory;
 mod platforms;
