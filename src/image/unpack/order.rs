@@ -69,7 +69,9 @@ impl Unpacking {
         // A worker that is gone already has said why.
         let _ = shutdown(&self.socket, Shutdown::Write);
         let mut bytes = vec![0; PIECE];
-        let said = fdpass::receive(self.socket.as_fd(), &mut bytes);
+        let mut receive = || fdpass::receive(self.socket.as_fd(), &mut bytes);
+        // That it has ended without reading all is told first, once, in the place of what it said.
+        let said = receive().or_else(|_| receive());
         let how = self.wait();
         match said {
             Ok((n, _)) if n > 0 => {
