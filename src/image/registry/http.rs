@@ -210,6 +210,10 @@ impl Http {
         for _ in 0..REDIRECTS {
             let authorization = asked.authorization.filter(|_| origin(&at) == origin(url));
             let response = self.send(&at, Asked { authorization, ..asked }).map_err(Trouble::Connection)?;
+            if response.status() == 401 && origin(&at) != origin(url) {
+                // Who wants to be shown something is not who it was meant for, whatever he says where to take it.
+                return Err(Trouble::Redirect("it sends us on to who wants to know who asks".to_owned()));
+            }
             if !matches!(response.status(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
             }

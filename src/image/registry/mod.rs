@@ -66,7 +66,7 @@ impl Repository {
         Ok(Self { http, auth, base: format!("{origin}/v2/{path}") })
     }
 
-    /// A manifest, or an index of them, and what it says it is. One that does not come whole is asked for again.
+    /// A manifest, or an index of them, and what it says it is. One that comes in part or changed is asked for again.
     fn manifest(&self, which: &str) -> Result<(String, Vec<u8>)> {
         let mut tries = 0;
         loop {
@@ -101,7 +101,7 @@ impl Repository {
         let found = Digest::of(&bytes);
         if let Some(told) = told.filter(|told| *told != found) {
             let other = format!("the registry says that the manifest is {told}, and it is {found}");
-            return Err((ImageError::invalid(other), false));
+            return Err((ImageError::new(Kind::Corrupt, other), true));
         }
         Ok((media_type, bytes))
     }

@@ -248,3 +248,47 @@ fn a_range_that_begins_elsewhere_is_not_taken_for_the_rest() {
     });
     assert_eq!(bytes.unwrap_err().to_string(), "it broke off 6 times in a row");
 }
+
+#[test]
+fn whom_we_are_sent_on_to_is_told_no_secret_wherever_he_wants_it_to_be_taken() {
+    for challenge in ["Basic realm=\"x\"", "Bearer realm=\"http://HOST/token\""] {
+        let (there, heard_there) = server(|_, _| answer("200 OK", "", br#"{"token":"t0ken"}"#));
+        let challenge = challenge.replace("HOST", &there);
+        let (other, heard_other) = server(move |_, _| {
+            answer("401 Unauthorized", &format!("www-authenticate: {challenge}\r\n"), b"")
+        });
+        let (host, heard) = server(move |_, _| {
+            answer("307 Temporary Redirect", &format!("location: http://{other}/v2/\r\n"), b"")
+        });
+        let (_folder, settings) = known_to(&[&host]);
+        assert_eq!(find(&host, &settings).unwrap_err().kind(), Kind::Network);
+        assert_eq!((heard.lock().unwrap().len(), heard_other.lock().unwrap().len()), (1, 1));
+        assert_eq!(heard_there.lock().unwrap().len(), 0);
+        assert_eq!(heard_other.lock().unwrap()[0].header("authorization"), None);
+    }
+}
+
+#[test]
+fn a_manifest_that_is_not_what_the_registry_says_is_asked_for_again() {
+    let told = format!("docker-content-digest: {}\r\n", Digest::of(b"{}"));
+    for (bent, kind) in [(1, None), (9, Some(Kind::Corrupt))] {
+        let told = told.clone();
+        let (host, heard) = server(move |request, n| match request.path.as_str() {
+            "/v2/" => ok(b""),
+            _ if n <= bent => answer("200 OK", &told, b"{ }"),
+            _ => answer("200 OK", &told, b"{}"),
+        });
+        assert_eq!(find(&host, &Settings::default()).err().map(|e| e.kind()), kind);
+        assert_eq!(heard.lock().unwrap().len(), if kind.is_some() { 1 + 5 } else { 1 + 2 });
+    }
+}
+
+#[test]
+fn one_that_is_busy_at_its_door_is_asked_again() {
+    let (host, _) = server(|request, n| match (request.path.as_str(), n) {
+        ("/v2/", 0) => answer("503 Service Unavailable", "", b""),
+        ("/v2/", _) => ok(b""),
+        _ => ok(b"{}"),
+    });
+    assert_eq!(find(&host, &Settings::default()).unwrap().root().digest, Digest::of(b"{}"));
+}
