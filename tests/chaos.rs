@@ -9,7 +9,7 @@ use crate::support::layout::{Layer, Layout};
 use crate::support::nasty::{Tar, file, folder};
 use crate::support::registry::{PASSWORD, Registry};
 use crate::support::store::{Right, expect_nothing_else, noise};
-use crate::support::{Host, MEMORY_KIB, Run, times, watched};
+use crate::support::{Host, MEMORY_KIB, Run, tell, times, watched};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs;
@@ -87,15 +87,15 @@ impl Sum {
 
 /// The last cause, without what differs from pull to pull.
 fn reason(stderr: &str) -> String {
-    let causes = stderr.lines().filter_map(|line| line.trim().strip_prefix("cause: "));
-    let words = causes.last().unwrap_or(stderr).split(' ');
+    let mut causes = stderr.lines().filter_map(|line| line.trim().strip_prefix("cause: "));
+    let words = causes.next_back().unwrap_or(stderr).split(' ');
     words.filter(|word| !word.bytes().any(|b| b.is_ascii_digit())).collect::<Vec<_>>().join(" ")
 }
 
 /// One pull into a store of its own.
 fn pull(truth: &Truth, n: u64, stalls: u64, sum: &Mutex<Sum>) {
     let image = n % IMAGES;
-    let chaos = Chaos::before(truth.registry.host(), n, n % 2 == 0, stalls);
+    let chaos = Chaos::before(truth.registry.host(), n, n.is_multiple_of(2), stalls);
     let host = Host::without_templates();
     let docker = json!({"auths": {chaos.host(): {"auth": BASIC}}}).to_string();
     fs::create_dir(host.scratch("docker")).unwrap();
@@ -146,7 +146,7 @@ fn pulls_through_chaos_end_in_time_store_no_wrong_byte_and_tell_no_secret() {
         }
     });
     let sum = sum.into_inner().unwrap();
-    println!("{sum:#?}");
+    tell(&format!("{sum:#?}"));
     let failed: usize = sum.failed.values().sum();
     assert_eq!(sum.succeeded + failed, usize::try_from(many).unwrap());
     assert!(sum.succeeded > failed, "most come through: {sum:#?}");

@@ -125,7 +125,7 @@ fn a_disk_that_is_full_in_the_midst_of_it_is_left_as_it_was() {
         let disk = Disk::new(kind);
         load(&disk, &images.kept).expect(0);
         let before = listed(&disk.store(), "before");
-        for free in (0..12).map(|n| n * 64 << 10) {
+        for free in (0..12).map(|n| n * (64 << 10)) {
             let case = format!("{kind:?} with {free} bytes free");
             disk.fill(free);
             for args in [

@@ -12,7 +12,7 @@ use crate::support::layout::tool;
 use crate::support::points::{Point, kill_at, points, some_of};
 use crate::support::registry::Registry;
 use crate::support::store::{Listed, Right, expect_nothing_else, listed, small};
-use crate::support::{Host, finish, times};
+use crate::support::{Host, tell, times};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -83,8 +83,7 @@ impl Cut<'_> {
     fn everywhere(&self) {
         let (_, whole) = self.disk();
         let before = if_any(&whole.store(), "before");
-        // That a thread has one more, `nsenter`'s own, makes no difference: each is killed at a call of isopod's.
-        let all = points(&whole.command(self.args), whole.host.root());
+        let all = points(&whole.host.command(self.args), whole.host.root(), |traced| whole.run(&traced));
         let after = listed(&whole.store(), "after");
         let of = all.len();
         let chosen = some_of(all, times(USUAL)).into_iter().map(Some).chain([None]);
@@ -93,16 +92,16 @@ impl Cut<'_> {
             cuts += 1;
             self.at(point.as_ref(), (&before, &after));
         }
-        println!("{}: {cuts} power cuts, at {of} points and after it", self.args[0]);
+        tell(&format!("{}: {cuts} power cuts, at some of {of} points and after it", self.args[0]));
     }
 
     /// Cuts the power at this point, or as soon as the command was done.
     fn at(&self, point: Option<&Point>, (before, after): (&Listed, &Listed)) {
         let (file, disk) = self.disk();
-        let mut command = disk.command(self.args);
+        let command = disk.host.command(self.args);
         let (run, moment) = match point {
-            Some(point) => (kill_at(&command, point), format!("at {} {}", point.call, point.n)),
-            None => (finish(command.spawn().unwrap(), Vec::new()).expect(0), "when it was done".to_owned()),
+            Some(point) => (kill_at(&command, point, |traced| disk.run(&traced)), format!("at {point}")),
+            None => (disk.run(&command).expect(0), "when it was done".to_owned()),
         };
         let case = format!("{}, power cut {moment}", self.args[0]);
         let cut = Host::without_templates();

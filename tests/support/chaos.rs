@@ -253,8 +253,9 @@ impl Shared {
             *asked
         });
         let dice = self.dice(&key, again * 2 + 1);
+        let statuses = [500, 502, 503, 504, 429, 429];
         let fate = match self.dice(&key, again * 2) % 10_000 {
-            0..3000 => Fate::Status([500, 502, 503, 504, 429, 429][dice as usize % 6], dice % 10 == 0),
+            0..3000 => Fate::Status(statuses[remainder(dice, statuses.len())], dice.is_multiple_of(10)),
             3000..3500 => Fate::Truncated,
             3500..3600 => Fate::Flipped,
             3600..3900 => Fate::Pause,
@@ -324,7 +325,7 @@ impl Shared {
 /// Sends an answer as its fate has it.
 fn spoil(mut answer: Answer, fate: Fate, dice: u64, to: &mut TcpStream) -> io::Result<()> {
     let len = answer.body.len();
-    let at = usize::try_from(dice).unwrap_or(0) % len.max(1);
+    let at = remainder(dice, len.max(1));
     match fate {
         Fate::Truncated => {
             answer.body.truncate(at);
@@ -343,6 +344,10 @@ fn spoil(mut answer: Answer, fate: Fate, dice: u64, to: &mut TcpStream) -> io::R
             answer.send(to, len)
         }
     }
+}
+
+fn remainder(dice: u64, of: usize) -> usize {
+    usize::try_from(dice % of as u64).expect("less than what it came from")
 }
 
 /// Another of the test's documents: `image5` instead of `image4`, by whatever it was asked for.

@@ -75,23 +75,21 @@ impl Disk {
         self.path("image")
     }
 
-    pub(crate) fn command(&self, args: &[&str]) -> Command {
-        self.inside(&self.host.command(args))
-    }
-
-    /// The command in the disk's namespace.
-    pub(crate) fn inside(&self, plain: &Command) -> Command {
-        beneath("nsenter", &["--target", &self.keeper.id().to_string(), "--mount"], plain)
+    /// Runs a command in the disk's namespace.
+    #[track_caller]
+    pub(crate) fn run(&self, plain: &Command) -> Run {
+        let mut inside = beneath("nsenter", &["--target", &self.keeper.id().to_string(), "--mount"], plain);
+        finish(inside.spawn().expect("util-linux is there"), Vec::new())
     }
 
     #[track_caller]
     pub(crate) fn isopod(&self, args: &[&str]) -> Run {
-        finish(self.command(args).spawn().expect("util-linux is there"), Vec::new())
+        self.run(&self.host.command(args))
     }
 
     /// Takes all of the space but so many bytes.
     pub(crate) fn fill(&self, but: u64) {
-        let about = statvfs(&self.path("")).expect("mounted");
+        let about = statvfs(self.path("")).expect("mounted");
         let free = about.f_bavail * about.f_frsize;
         let mut filler = File::create(self.path("filler")).expect("there is room for one more");
         if but > 0 {

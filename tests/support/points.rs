@@ -3,9 +3,9 @@
 //!
 //! A signal that is injected comes before the call is made, so each point is the state after the one before it.
 
-use super::layout::tool;
 use super::{Run, beneath, finish};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -47,32 +47,60 @@ const CHANGING: [&str; 28] = [
 pub(crate) struct Point {
     pub(crate) call: String,
     pub(crate) n: usize,
+    /// A thread of a process that the command has started, and not of its own.
+    worker: bool,
 }
 
-/// All points of a command, in their order. It is run to its end, which must be a good one.
-pub(crate) fn points(plain: &Command, scratch: &Path) -> Vec<Point> {
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whose = if self.worker { "a worker's " } else { "" };
+        write!(f, "{whose}{} {}", self.call, self.n)
+    }
+}
+
+/// All points of a command, in their order; those of its workers at the end. It is run to its end, which must be a good one.
+#[track_caller]
+pub(crate) fn points(plain: &Command, scratch: &Path, run: impl Fn(Command) -> Run) -> Vec<Point> {
     let log = scratch.join("strace.log");
     let calls: Vec<_> = CHANGING.iter().map(|call| format!("?{call}")).collect();
-    let trace = format!("trace={}", calls.join(","));
-    let log_path = log.to_str().expect("text");
-    tool(&mut beneath("strace", &["-f", "-qq", "-o", log_path, "-e", &trace, "-e", "signal=none"], plain));
+    let trace = format!("trace=execve,{}", calls.join(","));
+    let args = ["-o", log.to_str().expect("text"), "-e", "signal=none", "-e", &trace];
+    run(traced(plain, true, &args)).expect(0);
+    let log = fs::read_to_string(&log).expect("written by strace");
+    let mut found = Vec::new();
+    for worker in [false, true] {
+        found_in(&log, worker, &mut found);
+    }
+    found
+}
+
+/// Each thread is counted by itself: what one of them has done the next does there, too.
+fn found_in(log: &str, worker: bool, found: &mut Vec<Point>) {
     let mut counts = BTreeMap::new();
-    let mut found: Vec<Point> = Vec::new();
-    for line in fs::read_to_string(&log).expect("written by strace").lines() {
+    let mut first = None;
+    let mut workers = BTreeSet::new();
+    for line in log.lines() {
         let Some((thread, rest)) = line.split_once(' ') else { continue };
         let Some((call, arguments)) = rest.trim_start().split_once('(') else { continue };
-        if !CHANGING.contains(&call) {
+        if call == "execve" && *first.get_or_insert(thread) != thread {
+            workers.insert(thread);
+        }
+        if !CHANGING.contains(&call) || workers.contains(thread) != worker {
             continue;
         }
-        let n = counts.entry((thread.to_owned(), call.to_owned())).or_insert(0);
+        let n = counts.entry((thread, call)).or_insert(0);
         *n += 1;
-        let point = Point { call: call.to_owned(), n: *n };
-        // Each thread is counted by itself: what one of them has done the next does there, too.
+        let point = Point { call: call.to_owned(), n: *n, worker };
         if (call != "openat" || arguments.contains("O_CREAT")) && !found.contains(&point) {
             found.push(point);
         }
     }
-    found
+}
+
+/// The command under strace, with the processes it starts or without.
+fn traced(plain: &Command, workers: bool, args: &[&str]) -> Command {
+    let with = if workers { &["-f", "-qq"][..] } else { &["-f", "-b", "execve", "-qq"] };
+    beneath("strace", &[with, args].concat(), plain)
 }
 
 /// So many of the points, as evenly as can be; the last is always one.
@@ -82,15 +110,15 @@ pub(crate) fn some_of(points: Vec<Point>, most: u64) -> Vec<Point> {
     points.into_iter().enumerate().filter(|(n, _)| chosen(n)).map(|(_, point)| point).collect()
 }
 
-/// Runs the command and kills it there; the code is none if it got that far.
+/// Kills the command there, or the process it has started; the code is none if the command itself was killed.
 #[track_caller]
-pub(crate) fn kill_at(plain: &Command, point: &Point) -> Run {
-    inject(plain, point, "signal=KILL")
+pub(crate) fn kill_at(plain: &Command, point: &Point, run: impl Fn(Command) -> Run) -> Run {
+    run(injected(plain, point, "signal=KILL"))
 }
 
-/// Runs the command, and the call there is not made but fails, for want of room if that can be why.
+/// The call there is not made but fails, for want of room if that can be why.
 #[track_caller]
-pub(crate) fn fail_at(plain: &Command, point: &Point) -> Run {
+pub(crate) fn fail_at(plain: &Command, point: &Point, run: impl Fn(Command) -> Run) -> Run {
     let of_room = matches!(
         point.call.as_str(),
         "openat"
@@ -103,12 +131,16 @@ pub(crate) fn fail_at(plain: &Command, point: &Point) -> Run {
             | "linkat"
             | "fallocate"
     );
-    inject(plain, point, if of_room { "error=ENOSPC" } else { "error=EIO" })
+    run(injected(plain, point, if of_room { "error=ENOSPC" } else { "error=EIO" }))
 }
 
-#[track_caller]
-fn inject(plain: &Command, Point { call, n }: &Point, what: &str) -> Run {
+fn injected(plain: &Command, Point { call, n, worker }: &Point, what: &str) -> Command {
     let (trace, inject) = (format!("trace={call}"), format!("inject={call}:{what}:when={n}"));
-    let args = ["-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
-    finish(beneath("strace", &args, plain).spawn().expect("strace; `make test` installs it"), Vec::new())
+    traced(plain, *worker, &["-o", "/dev/null", "-e", &trace, "-e", &inject])
+}
+
+/// Runs a command as it is.
+#[track_caller]
+pub(crate) fn here(mut command: Command) -> Run {
+    finish(command.spawn().expect("strace; `make test` installs it"), Vec::new())
 }

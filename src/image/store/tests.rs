@@ -7,6 +7,7 @@ use crate::tar::write::Writer;
 use crate::tree;
 use serde_json::{Value, json};
 use std::error::Error as StdError;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -199,6 +200,31 @@ fn what_a_dead_load_left_is_swept() {
     drop(store.stage().unwrap());
     assert_eq!(files(dir.path()), before);
     assert!(store.resolve("app").is_ok());
+}
+
+#[test]
+fn a_removal_that_was_not_ended_is_ended_by_who_changes_the_store_next() {
+    let (_dir, store) = store();
+    store.load_reader(&Archive::new(&layers()).end(Some("app:1"))[..], &()).unwrap();
+    let whole = files(&store.root);
+    // As it is between the new list and the last file's removal.
+    fs::remove_file(store.path("reserve")).unwrap();
+    fs::write(store.path(&Place::LayerData(Digest::of(b"gone")).path()), b"data").unwrap();
+    store.tag("app:1", &"app:2".parse().unwrap()).unwrap();
+    assert_eq!(files(&store.root), whole);
+    assert!(
+        fs::metadata(store.path("reserve")).unwrap().len()
+            >= fs::metadata(store.path("index.json")).unwrap().len()
+    );
+}
+
+#[test]
+fn a_disk_that_was_full_is_the_kind_of_whatever_failed_for_it() {
+    let full = || io::Error::from(ErrorKind::StorageFull);
+    let deep = io::Error::other(ImageError::invalid("inner").because(full()));
+    assert_eq!(ImageError::invalid("outer").because(deep).kind(), Kind::NoSpace);
+    assert_eq!(Err::<(), _>(full()).during("writing").unwrap_err().kind(), Kind::NoSpace);
+    assert_eq!(ImageError::invalid("x").because(io::Error::other("y")).kind(), Kind::Invalid);
 }
 
 #[test]
