@@ -30,8 +30,8 @@ use std::thread;
 
 /// As many as Docker fetches at once.
 const AT_ONCE: usize = 3;
-/// How often a layer is fetched whose bytes are not what their digest says.
-const TRIES: u32 = 3;
+/// How often a layer or a document is fetched whose bytes are not what their digest says.
+pub(crate) const TRIES: u32 = 3;
 
 /// Blobs of layers, their sizes and their diff ids, as the images here were found to have them.
 pub(crate) type Known = BTreeSet<(Digest, u64, Digest)>;

@@ -6,7 +6,7 @@ use crate::config::{self, Configuration};
 use crate::content;
 use crate::digest::Digest;
 use crate::error::{During, ImageError, Kind, Result};
-use crate::intake::{self, Intake, Known, Origin, Wanted};
+use crate::intake::{self, Intake, Known, Origin, TRIES, Wanted};
 use crate::limits::DOCUMENT_MAX;
 use crate::manifest::{
     self, CONFIG, CONTAINERD_NAME, Descriptor, INDEX_DIGEST, MANIFEST, Manifest, Parsed, REF_NAME, Saved,
@@ -198,8 +198,16 @@ impl<'a> Load<'a> {
             let more = format!("{what} has {size} bytes, more than the {DOCUMENT_MAX} allowed");
             return Err(ImageError::new(Kind::TooLarge, more));
         }
-        let read = source.blob(descriptor).and_then(|blob| content::read_checked(blob, digest, *size));
-        read.map_err(|e| e.within(format_args!("cannot read {what}")))
+        let read = || source.blob(descriptor).and_then(|blob| content::read_checked(blob, digest, *size));
+        let mut document = read();
+        // As with layers: it may have been changed on its way here.
+        let changed = |read: &Result<_>| matches!(read, Err(e) if e.kind() == Kind::Corrupt);
+        for _ in 1..TRIES {
+            if source.is_remote() && changed(&document) {
+                document = read();
+            }
+        }
+        document.map_err(|e| e.within(format_args!("cannot read {what}")))
     }
 
     /// Merges the layers' indexes into the image's.
