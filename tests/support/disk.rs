@@ -103,15 +103,13 @@ impl Disk {
         }
     }
 
-    /// Takes all of the files.
-    pub(crate) fn fill_files(&self) {
+    /// Takes all of the files but so many.
+    pub(crate) fn fill_files(&self, but: u64) {
         fs::create_dir(self.path("fillers")).expect("there is room for one more");
-        for n in 0.. {
-            let path = self.path("fillers").join(n.to_string());
-            if OpenOptions::new().write(true).create_new(true).open(path).is_err() {
-                break;
-            }
-        }
+        let filler = |n: u64| self.path("fillers").join(n.to_string());
+        let made = |n: &u64| OpenOptions::new().write(true).create_new(true).open(filler(*n)).is_ok();
+        let all = (0..).take_while(made).count() as u64;
+        (0..all.min(but)).for_each(|n| fs::remove_file(filler(n)).expect("our own"));
     }
 
     pub(crate) fn drain(&self) {
