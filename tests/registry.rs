@@ -137,7 +137,7 @@ fn a_guarded_registry_gives_to_who_knows_its_password_and_trusts_its_authority()
 #[test]
 fn of_an_image_that_changed_in_one_layer_that_layer_is_fetched() {
     let (host, registry) = (Host::new(), Registry::open());
-    let layer = |text: &str| Layer::gzip(&Tar::of(vec![file(text, &text.repeat(9000))]));
+    let layer = |text: &str| Layer::gzip(&Tar::of(vec![file(text, text.repeat(9000))]));
     let push = |top: &str| {
         let layers = vec![layer("base"), layer("middle"), layer(top)];
         let layout = Layout::new("x", layers).write(&host.scratch(top));
