@@ -164,6 +164,18 @@ fn fits(disk: &Disk, args: &[&str], case: &str) -> bool {
 }
 
 #[test]
+fn a_store_is_made_when_there_is_room_for_it() {
+    let images = Images::new();
+    let disk = Disk::new(Kind::Memory(4 * MIB, 60));
+    disk.fill_files(12);
+    expect_told(load(&disk, &images.kept), "no room for a store");
+    disk.drain();
+    load(&disk, &images.kept).expect(0);
+    assert_eq!(images.right.check(&disk.store(), "there is room now").len(), 1);
+    expect_nothing_else(&disk.store(), "there is room now");
+}
+
+#[test]
 fn what_cannot_fit_is_refused_before_it_is_fetched_with_what_is_missing() {
     let scratch = Host::without_templates();
     let layer = Layer::gzip(&Tar::of([file("large", noise("large", 6 << 20))]));

@@ -120,9 +120,8 @@ impl Store {
         if store.path("index.json").exists() && store.path("turns").exists() {
             return Ok(store);
         }
-        store
-            .make()
-            .map_err(|e| e.within(format_args!("cannot make an image store at {}", store.root.display())))?;
+        let made = store.within_room(|| store.make());
+        made.map_err(|e| e.within(format_args!("cannot make an image store at {}", store.root.display())))?;
         Ok(store)
     }
 

@@ -49,7 +49,8 @@ impl Store {
 
 impl Room {
     fn at(path: &Path) -> Option<Self> {
-        let about = statvfs(path).ok()?;
+        // A store that is about to be made is where the folder is that it will be in.
+        let about = path.ancestors().find_map(|path| statvfs(path).ok())?;
         let files = (about.f_files > 0).then_some(about.f_ffree);
         Some(Self { bytes: about.f_bfree.saturating_mul(about.f_frsize), files })
     }
