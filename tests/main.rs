@@ -17,6 +17,7 @@ mod failures;
 mod guest_ends;
 mod hostile_images;
 mod identity;
+mod image_commands;
 mod image_tree;
 mod interoperation;
 mod killing;

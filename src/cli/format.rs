@@ -61,7 +61,7 @@ pub(super) fn list(
     }
 }
 
-fn table(things: &[Fields], columns: &[Column]) -> Result<(), Failure> {
+pub(super) fn table(things: &[Fields], columns: &[Column]) -> Result<(), Failure> {
     let heading = columns.iter().map(|(heading, _)| (*heading).to_owned()).collect();
     let value = |fields: &Fields, name: &str| {
         fields.iter().find(|(n, _)| *n == name).map(|(_, value)| value.clone()).unwrap_or_default()

@@ -4,11 +4,20 @@
 use super::format::{self, Column, Fields, ListArgs};
 use super::{Global, Outcome, human};
 use clap::Args;
-use isopod_engine::Summary;
+use isopod_engine::{ImageFilters, Summary, rfc3339};
 
 /// List images
 #[derive(Debug, Args)]
 pub(super) struct ImagesArgs {
+    /// Only those of this name, in which `*` stands for any part
+    #[arg(value_name = "REPOSITORY[:TAG]")]
+    name: Option<String>,
+    /// As Docker has it; nothing is left out without it either
+    #[arg(short, long)]
+    all: bool,
+    /// Only some: before=IMAGE, since=IMAGE, until=TIME, dangling=BOOL, label=KEY[=VALUE], reference=PATTERN
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
     #[command(flatten)]
     list: ListArgs,
     /// Show digests
@@ -24,7 +33,9 @@ const SHORT: usize = 12;
 const FIELDS: [&str; 7] = ["ID", "Repository", "Tag", "Digest", "CreatedAt", "CreatedSince", "Size"];
 
 pub(super) fn run(global: &Global, args: &ImagesArgs) -> Outcome {
-    let images = global.engine()?.images()?;
+    let filters = ImageFilters::parse(&args.filter, ImageFilters::LISTED)?;
+    let filters = args.name.iter().try_fold(filters, |filters, name| filters.named(name))?;
+    let images = global.engine()?.images(&filters)?;
     let images: Vec<Fields> = images.iter().map(|image| fields(image, args.no_trunc)).collect();
     format::list(&args.list, &images, &columns(args.digests), &FIELDS)?;
     Ok(0)
@@ -49,7 +60,7 @@ fn fields(image: &Summary, whole: bool) -> Fields {
     let reference = image.reference.as_ref();
     let digest = image.digest.to_string();
     let hex = digest.strip_prefix("sha256:").unwrap_or(&digest);
-    let since = image.created.as_deref().and_then(human::rfc3339);
+    let since = image.created.as_deref().and_then(rfc3339);
     let since = since.map(|at| format!("{} ago", human::duration(human::now().saturating_sub(at))));
     vec![
         ("ID", if whole { digest.clone() } else { hex[..hex.len().min(SHORT)].to_owned() }),

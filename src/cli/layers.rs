@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How loading, pulling or pushing goes: a bar a layer on a terminal, a line a layer elsewhere, nothing if asked to be quiet.
+//! How loading, pulling, pushing or saving goes: a bar a layer on a terminal, a line a layer elsewhere, nothing if asked to be quiet.
 
 use super::output;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -41,6 +41,10 @@ impl LoadProgress {
 
     pub(super) fn pushing(quiet: bool) -> Self {
         Self { words: ["pushed", "already there"], ..Self::new(quiet) }
+    }
+
+    pub(super) fn saving(quiet: bool) -> Self {
+        Self { words: ["saved"; 2], ..Self::new(quiet) }
     }
 
     fn say(&self, layer: &LayerProgress, what: &str) {

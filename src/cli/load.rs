@@ -38,10 +38,7 @@ pub(super) fn run(global: &Global, args: &LoadArgs) -> Outcome {
 
 fn told(image: &Loaded) -> String {
     match &image.reference {
-        Some(reference) => {
-            let tag = reference.tag().map(|tag| format!(":{tag}")).unwrap_or_default();
-            format!("Loaded image: {}{tag}", reference.familiar_name())
-        }
+        Some(reference) => format!("Loaded image: {}", reference.familiar()),
         None => format!("Loaded image ID: {}", image.digest),
     }
 }

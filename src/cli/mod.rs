@@ -14,6 +14,7 @@ mod error;
 mod fork;
 mod format;
 mod human;
+mod image;
 mod images;
 mod layers;
 mod load;
@@ -21,13 +22,16 @@ mod login;
 mod man;
 mod output;
 mod pause;
+mod prune;
 mod ps;
 mod pull;
 mod push;
 mod rm;
 mod rmi;
 mod run;
+mod save;
 mod snapshot;
+mod system;
 mod tag;
 mod templates;
 
@@ -85,9 +89,11 @@ enum Verb {
     Login(login::LoginArgs),
     Logout(login::LogoutArgs),
     Load(load::LoadArgs),
+    Save(save::SaveArgs),
     Images(images::ImagesArgs),
     Tag(tag::TagArgs),
     Rmi(rmi::RmiArgs),
+    Image(image::ImageArgs),
     Ps(ps::PsArgs),
     Rm(rm::RmArgs),
     Pause(pause::PauseArgs),
@@ -95,6 +101,7 @@ enum Verb {
     Fork(fork::ForkArgs),
     Snapshot(snapshot::SnapshotArgs),
     Template(templates::TemplateArgs),
+    System(system::SystemArgs),
     Doctor(doctor::DoctorArgs),
     Completion(completion::CompletionArgs),
     #[command(hide = true)]
@@ -119,9 +126,11 @@ pub(crate) fn main(mut timings: Timings) -> ExitCode {
         Verb::Login(args) => login::login(&args),
         Verb::Logout(args) => login::logout(&args),
         Verb::Load(args) => load::run(global, &args),
+        Verb::Save(args) => save::run(global, &args),
         Verb::Images(args) => images::run(global, &args),
         Verb::Tag(args) => tag::run(global, &args),
         Verb::Rmi(args) => rmi::run(global, &args),
+        Verb::Image(args) => image::run(global, &args),
         Verb::Ps(args) => ps::run(global, &args),
         Verb::Rm(args) => rm::run(global, &args),
         Verb::Pause(args) => pause::pause(global, &args),
@@ -129,6 +138,7 @@ pub(crate) fn main(mut timings: Timings) -> ExitCode {
         Verb::Fork(args) => fork::run(global, &args, &mut timings),
         Verb::Snapshot(args) => snapshot::run(global, &args),
         Verb::Template(args) => templates::run(global, &args),
+        Verb::System(args) => system::run(global, &args),
         Verb::Doctor(args) => doctor::run(global, &args),
         Verb::Completion(args) => completion::run(&args),
         Verb::Man(args) => man::run(&args),

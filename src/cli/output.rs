@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The only place that prints. Stdout is data, stderr is talk; a reader of stdout who goes away is not an error.
 
+mod confirm;
+mod stream;
+
 use super::error::{Failure, NOT_RUN, chain};
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use isopod_engine::{EngineError, Finished, Kind, Making as Stage};
 use std::io::{self, ErrorKind, IsTerminal, Write, stderr, stdout};
 use std::time::Duration;
+
+pub(super) use confirm::confirm;
+pub(super) use stream::Stream;
 
 /// Of what turns while there is nothing to count.
 const TICK: Duration = Duration::from_millis(100);

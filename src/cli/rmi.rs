@@ -36,8 +36,7 @@ pub(super) fn run(global: &Global, args: &RmiArgs) -> Outcome {
 /// In Docker's words.
 fn tell(removed: &Removed) -> Result<(), Failure> {
     for name in &removed.untagged {
-        let tag = name.tag().map(|tag| format!(":{tag}")).unwrap_or_default();
-        output::line(&format!("Untagged: {}{tag}", name.familiar_name()))?;
+        output::line(&format!("Untagged: {}", name.familiar()))?;
     }
     removed.deleted.iter().try_for_each(|digest| output::line(&format!("Deleted: {digest}")))
 }

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Images as containers need them: found in the store, and the embedded demo put there when it is first asked for.
 
+mod filter;
+mod pattern;
+pub(crate) mod prune;
+mod save;
+
 use crate::container::records::Record;
 use crate::container::spec::Cwd;
 use crate::container::state::State;
@@ -11,10 +16,11 @@ use isopod_image::config::Platform;
 use isopod_image::unpack::Worker;
 use isopod_image::{
     Image, ImageConfig, Kept, Kind as ImageKind, Loaded, Progress, Reference, Removed, Settings, Store,
-    Summary,
 };
 use std::io::Read;
 use std::path::Path;
+
+pub use filter::ImageFilters;
 
 /// `rootfs`'s image as an archive, or nothing.
 static DEMO: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/demo.tar"));
@@ -191,10 +197,6 @@ impl Images {
     pub(crate) fn load_reader(&self, source: impl Read, progress: &dyn Progress) -> Result<Vec<Loaded>> {
         self.store.load_reader(source, progress).map_err(translated)
     }
-
-    pub(crate) fn list(&self) -> Result<Vec<Summary>> {
-        self.store.list().map_err(translated)
-    }
 }
 
 fn settings() -> Result<Settings> {
@@ -236,6 +238,18 @@ fn not_pulled(error: image::ImageError) -> EngineError {
         _ => return translated(error),
     };
     translated(error).hint(hint)
+}
+
+/// The same of what looks at all images, which one that is damaged keeps it from.
+fn damaged(error: image::ImageError) -> EngineError {
+    let kind = error.kind();
+    let error = translated(error);
+    match kind {
+        ImageKind::Invalid | ImageKind::NotFound => {
+            error.hint("`isopod system verify` tells what is damaged, and mends it with --repair")
+        }
+        _ => error,
+    }
 }
 
 /// The image room's error as one of ours; its own words stay, its causes hang on.

@@ -11,6 +11,7 @@
 //!           ├─ seccomp, capabilities, etc                    what the guest is told, digested here
 //!           ├─ boot, kernel, kvm ────► isopod-vmm            what a machine is made from
 //!           ├─ template, sealed, memo                        what it starts from
+//!           ├─ disk                                          what all of it takes, and what of that can go
 //!           └─ doctor, timings                               what to tell the user
 //! ```
 #![forbid(unsafe_code)]
@@ -19,6 +20,7 @@ mod agent;
 mod boot;
 pub mod capabilities;
 pub mod container;
+mod disk;
 pub mod doctor;
 mod error;
 mod etc;
@@ -36,6 +38,7 @@ mod snapshot;
 mod stdio;
 mod template;
 mod terminal;
+mod time;
 pub mod timings;
 
 pub use container::conclude::exit_code;
@@ -46,14 +49,19 @@ pub use container::run::Finished;
 pub use container::spec;
 pub use container::state::{Exit, State};
 pub use container::word::Word;
+pub use disk::prune::Reclaimed;
+pub use disk::{ContainerUsage, DiskUsage, Share};
 pub use error::{EngineError, Kind, Result};
-pub use images::Pull;
+pub use images::{ImageFilters, Pull};
 pub use isopod_image::unpack::{NAME as UNPACK_NAME, main as unpack_main};
-pub use isopod_image::{Kept, LayerProgress, Loaded, Progress, Removed, Summary};
+pub use isopod_image::{
+    ArchiveForm, ImageUsage, Kept, LayerProgress, Loaded, Progress, Pruned, Removed, Stray, Summary, Usage,
+};
 pub use isopod_vmm::process::{NAME as VMM_NAME, main as vmm_main};
 pub use snapshot::SnapshotSummary;
 pub use template::{Making, TemplateSummary};
 pub use terminal::Streams;
+pub use time::rfc3339;
 pub use timings::Timings;
 
 use container::launch::Context;
@@ -187,7 +195,7 @@ impl Engine {
 
     /// The templates there are; whether each is usable is told for the kernel that a run would take.
     pub fn templates(&self) -> Result<Vec<TemplateSummary>> {
-        self.templates.list((&kernel::find(None)?, &kvm::open(self.templates.run_root())?))
+        self.templates.list(Some((&kernel::find(None)?, &kvm::open(self.templates.run_root())?)))
     }
 
     /// Makes the template that machines of this make start from, if there is none.
@@ -263,7 +271,8 @@ impl Engine {
         self.images.load_reader(source, progress)
     }
 
-    pub fn images(&self) -> Result<Vec<Summary>> {
-        self.images.list()
+    /// The images these filters let through, the youngest first; each as often as it has names.
+    pub fn images(&self, filters: &ImageFilters) -> Result<Vec<Summary>> {
+        self.images.list(filters)
     }
 }

@@ -40,4 +40,4 @@ pub use load::Loaded;
 pub use progress::{LayerProgress, Progress};
 pub use reference::Reference;
 pub use registry::{Kept, Settings, log_in, log_out, tags};
-pub use store::{Image, Removed, Store, Summary};
+pub use store::{ArchiveForm, Image, ImageUsage, Pruned, Removed, Store, Stray, Summary, Usage, on_disk};

@@ -88,7 +88,7 @@ pub(crate) struct Listing {
 }
 
 /// One image of `docker save`'s `manifest.json`. The strings are names of members of the archive.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct Saved {
     pub(crate) config: String,

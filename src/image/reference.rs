@@ -53,6 +53,16 @@ impl Reference {
             domain => format!("{domain}/{}", self.path),
         }
     }
+
+    /// The same with its tag, or else with its digest.
+    pub fn familiar(&self) -> String {
+        let name = self.familiar_name();
+        match (&self.tag, &self.digest) {
+            (Some(tag), _) => format!("{name}:{tag}"),
+            (None, Some(digest)) => format!("{name}@{digest}"),
+            (None, None) => name,
+        }
+    }
 }
 
 impl Display for Reference {

@@ -16,8 +16,11 @@
 
 mod listing;
 mod names;
+mod prune;
 mod push;
 mod room;
+mod save;
+mod usage;
 
 use crate::archive::Source;
 use crate::config::{self, Configuration, ImageConfig, Platform};
@@ -40,6 +43,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 pub use names::Removed;
+pub use prune::Pruned;
+pub use save::ArchiveForm;
+pub use usage::{ImageUsage, Stray, Usage, on_disk};
 
 const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
@@ -105,6 +111,7 @@ pub struct Summary {
     /// As the image says, RFC 3339.
     pub created: Option<String>,
     pub layers: usize,
+    pub labels: BTreeMap<String, String>,
 }
 
 impl Store {
@@ -194,21 +201,7 @@ impl Store {
     /// All images, in order of their names; those without one at the end.
     pub fn list(&self) -> Result<Vec<Summary>> {
         let _lock = self.lock(FlockOperation::LockShared)?;
-        let mut list = Vec::new();
-        for descriptor in self.listing()?.manifests {
-            let (manifest, configuration) = self.documents(&descriptor.digest)?;
-            list.push(Summary {
-                reference: reference_of(&descriptor),
-                digest: descriptor.digest,
-                size: manifest.layers.iter().map(|layer| layer.size).sum(),
-                created: configuration.created,
-                layers: manifest.layers.len(),
-            });
-        }
-        list.sort_by(|a, b| {
-            (a.reference.is_none(), &a.reference).cmp(&(b.reference.is_none(), &b.reference))
-        });
-        Ok(list)
+        self.summaries()
     }
 
     pub(crate) fn known_layers(&self) -> Result<Known> {
@@ -298,6 +291,27 @@ impl Store {
             .into_iter()
             .map(|i| Loaded { reference: i.reference, digest: i.descriptor.digest })
             .collect())
+    }
+
+    /// The caller holds the lock.
+    fn summaries(&self) -> Result<Vec<Summary>> {
+        let mut list = Vec::new();
+        for descriptor in self.listing()?.manifests {
+            let (manifest, configuration) = self.documents(&descriptor.digest)?;
+            list.push(Summary {
+                reference: reference_of(&descriptor),
+                digest: descriptor.digest,
+                // A manifest's numbers are an image's word until its blobs were read.
+                size: manifest.layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.size)),
+                created: configuration.created,
+                layers: manifest.layers.len(),
+                labels: configuration.config.labels,
+            });
+        }
+        list.sort_by(|a, b| {
+            (a.reference.is_none(), &a.reference).cmp(&(b.reference.is_none(), &b.reference))
+        });
+        Ok(list)
     }
 
     /// Keeps what is in a place for a load, if it is there.
@@ -394,6 +408,16 @@ impl Store {
     fn path(&self, name: &str) -> PathBuf {
         if name.is_empty() { self.root.clone() } else { self.root.join(name) }
     }
+}
+
+/// All files of the image whose manifest has this digest.
+fn files_of(digest: Digest, manifest: &Manifest, configuration: &Configuration) -> Vec<Place> {
+    let mut files = vec![Place::ImageIndex(digest)];
+    let blobs = [digest, manifest.config.digest].into_iter().chain(manifest.layers.iter().map(|l| l.digest));
+    files.extend(blobs.map(Place::Blob));
+    let layers = configuration.rootfs.diff_ids.iter();
+    files.extend(layers.flat_map(|diff_id| [Place::LayerData(*diff_id), Place::LayerIndex(*diff_id)]));
+    files
 }
 
 /// Whichever of the two kinds it is was checked when it came.

@@ -165,8 +165,9 @@ impl Templates {
         self.identity(needed).map(|identity| key(&identity))
     }
 
-    /// All there are, the youngest first; `host` tells which are usable. One that cannot be read is not.
-    pub(crate) fn list(&self, host: (&Kernel, &Kvm)) -> Result<Vec<TemplateSummary>> {
+    /// All there are, the youngest first; `host` tells which are usable. One that cannot be read is not. Without a host
+    /// nobody can tell, and the others are taken to be.
+    pub(crate) fn list(&self, host: Option<(&Kernel, &Kvm)>) -> Result<Vec<TemplateSummary>> {
         let mut all: Vec<_> = self.keys()?.into_iter().filter_map(|key| self.summary(key, host)).collect();
         all.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.key.cmp(&b.key)));
         Ok(all)
@@ -190,7 +191,7 @@ impl Templates {
         }
     }
 
-    fn summary(&self, key: String, (kernel, kvm): (&Kernel, &Kvm)) -> Option<TemplateSummary> {
+    fn summary(&self, key: String, host: Option<(&Kernel, &Kvm)>) -> Option<TemplateSummary> {
         let file = File::open(self.path(&key)).ok()?;
         let at = file.metadata().ok()?;
         let created = at.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
@@ -202,8 +203,8 @@ impl Templates {
         else {
             return Some(none);
         };
-        let own = self.key(Needed { kernel, kvm, vcpus, memory_mib, limit: Duration::ZERO });
-        let usable = own.is_ok_and(|own| own == none.key);
+        let own = |(kernel, kvm)| self.key(Needed { kernel, kvm, vcpus, memory_mib, limit: Duration::ZERO });
+        let usable = host.is_none_or(|host| own(host).is_ok_and(|own| own == none.key));
         Some(TemplateSummary { usable, vcpus, memory_mib, kernel: made_for, isopod, ..none })
     }
 

@@ -12,7 +12,7 @@
 //! Where there is no reserve a removal was not ended: its files may still be there. Whoever changes the store next ends it,
 //! and only then makes the reserve.
 
-use super::{Place, Store};
+use super::{Place, Store, files_of};
 use crate::content::{Staging, sync_folder};
 use crate::error::{During, ImageError, Kind, Result};
 use crate::limits::DOCUMENT_MAX;
@@ -127,22 +127,13 @@ impl Store {
         let mut needed = BTreeSet::new();
         for descriptor in self.listing()?.manifests {
             let (manifest, configuration) = self.documents(&descriptor.digest)?;
-            needed.extend(
-                [Place::Blob(descriptor.digest), Place::Blob(manifest.config.digest)].map(Place::path),
-            );
-            needed.insert(Place::ImageIndex(descriptor.digest).path());
-            needed.extend(manifest.layers.iter().map(|layer| Place::Blob(layer.digest).path()));
-            for diff_id in configuration.rootfs.diff_ids {
-                needed.extend([Place::LayerData(diff_id), Place::LayerIndex(diff_id)].map(Place::path));
-            }
+            let files = files_of(descriptor.digest, &manifest, &configuration);
+            needed.extend(files.into_iter().map(Place::path));
         }
         for folder in Place::FOLDERS {
-            let path = self.path(folder);
-            for entry in fs::read_dir(&path).during(format_args!("cannot read {}", path.display()))? {
-                let entry = entry.during(format_args!("cannot read {}", path.display()))?;
-                let name = format!("{folder}/{}", entry.file_name().to_string_lossy());
+            for (path, name) in self.entries(folder)? {
                 if !needed.contains(&name) {
-                    fs::remove_file(entry.path()).during(format_args!("cannot remove {name}"))?;
+                    fs::remove_file(path).during(format_args!("cannot remove {name}"))?;
                 }
             }
         }

@@ -48,6 +48,32 @@ impl Block {
         if claimed == unsigned || claimed == signed { Ok(()) } else { Err(TarError::Checksum) }
     }
 
+    /// One of our own, in which nothing differs from one time to the next: no time, no owner.
+    pub(super) fn plain(kind: u8, name: &str, size: u64) -> Self {
+        let mut block = Self([0; BLOCK]);
+        block.put(NAME, name);
+        block.put(MODE, if kind == b'5' { "0000755" } else { "0000644" });
+        [UID, GID, MAJOR, MINOR].into_iter().for_each(|field| block.put(field, "0000000"));
+        block.put(SIZE, &format!("{size:011o}"));
+        block.put(MTIME, "00000000000");
+        block.put(MAGIC, "ustar\x0000");
+        block.0[TYPE] = kind;
+        block.sealed()
+    }
+
+    /// The same with its checksum.
+    pub(super) fn sealed(mut self) -> Self {
+        self.0[CHECKSUM].fill(b' ');
+        let sum: u32 = self.0.iter().map(|b| u32::from(*b)).sum();
+        self.put(CHECKSUM, &format!("{sum:06o}\0"));
+        self
+    }
+
+    fn put(&mut self, field: Range<usize>, text: &str) {
+        let len = text.len().min(field.len());
+        self.0[field][..len].copy_from_slice(&text.as_bytes()[..len]);
+    }
+
     pub(super) fn typeflag(&self) -> u8 {
         self.0[TYPE]
     }

@@ -7,6 +7,7 @@
 //! with. An archive is only ever read forwards, and one entry's headers are all that is kept of it.
 
 mod header;
+mod pack;
 mod pax;
 mod sparse;
 #[cfg(test)]
@@ -18,6 +19,8 @@ use isopod_index::Time;
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read};
 use thiserror::Error;
+
+pub(crate) use pack::Packer;
 
 #[derive(Debug, Error)]
 pub(crate) enum TarError {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Archives for tests, well formed or not.
 
+use super::header::Block;
+
 /// An archive being written.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Writer {
@@ -43,12 +45,8 @@ impl Writer {
     }
 
     /// A header as given, but for its checksum.
-    pub(crate) fn block(mut self, mut block: [u8; 512]) -> Self {
-        block[148..156].fill(b' ');
-        let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
-        block[148..154].copy_from_slice(format!("{sum:06o}").as_bytes());
-        block[154] = 0;
-        self.bytes.extend_from_slice(&block);
+    pub(crate) fn block(mut self, block: [u8; 512]) -> Self {
+        self.bytes.extend_from_slice(&Block(block).sealed().0);
         self
     }
 

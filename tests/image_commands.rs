@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Images looked at, saved, pruned and mended, from the command line and beside what skopeo makes of them.
+
+use crate::support::layout::{Layer, Layout, tool};
+use crate::support::nasty::{Tar, file, folder};
+use crate::support::{Host, Run, files, finish};
+use serde_json::{Value, json};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A layout of an image of two layers, the second of which says `text`.
+fn layout(name: &str, text: &str, created: &str) -> Layout {
+    let base = Tar::of(vec![folder("etc"), file("etc/big", [7; 70_000])]);
+    let upon = Tar::of(vec![file("which", text)]);
+    let mut layout = Layout::new(name, [base, upon].iter().map(|tar| Layer::gzip(tar)).collect());
+    layout.config["created"] = json!(created);
+    layout.config["config"] = json!({"Cmd": ["sh"], "Labels": {"from": text}});
+    layout
+}
+
+fn load(host: &Host, layout: Layout) -> PathBuf {
+    let written = tempfile::Builder::new().prefix("layout-").tempdir_in(host.root()).unwrap().keep();
+    let written = layout.write(&written);
+    host.isopod(&["load", "-q", "-i", written.to_str().unwrap()]).expect(0);
+    written
+}
+
+fn document(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+fn skopeo(args: &[&str]) -> Value {
+    let out = tool(Command::new("skopeo").arg("--insecure-policy").args(args));
+    serde_json::from_slice(&out).unwrap_or_default()
+}
+
+/// What `image` asks `isopod` with a yes or a no on stdin.
+fn answered(host: &Host, args: &[&str], answer: &str) -> Run {
+    finish(host.command(args).stdin(Stdio::piped()).spawn().unwrap(), answer.as_bytes().to_vec())
+}
+
+fn names(host: &Host, args: &[&str]) -> String {
+    let args = [&["images", "--format", "{{.Repository}}:{{.Tag}}"], args].concat();
+    host.isopod(&args).expect(0).text().replace('\n', " ").trim().to_owned()
+}
+
+#[test]
+fn what_is_saved_is_read_by_skopeo_both_ways_and_by_ourselves() {
+    let host = Host::new();
+    let loaded = load(&host, layout("tale:7", "one", "2024-01-01T00:00:00Z"));
+    let digest = document(&loaded.join("index.json"))["manifests"][0]["digest"].clone();
+    let archive = host.scratch("saved.tar");
+    let to = archive.to_str().unwrap();
+    host.isopod(&["save", "-q", "-o", to, "tale:7"]).expect(0);
+
+    let (as_oci, from) = (host.scratch("oci"), format!("oci-archive:{to}:tale:7"));
+    skopeo(&["copy", "--quiet", &from, &format!("oci:{}:x", as_oci.display())]);
+    assert_eq!(document(&as_oci.join("index.json"))["manifests"][0]["digest"], digest);
+    let config = skopeo(&["inspect", "--config", &format!("docker-archive:{to}:tale:7")]);
+    assert_eq!(config["config"]["Labels"]["from"], "one");
+    let again = format!("docker-archive:{}:again:1", host.scratch("again.tar").display());
+    skopeo(&["copy", "--quiet", &format!("docker-archive:{to}:tale:7"), &again]);
+
+    let other = Host::new();
+    let told = other.isopod(&["load", "-q", "-i", to]).expect(0);
+    assert_eq!(told.text(), "Loaded image: tale:7\n");
+    let same = other.isopod(&["images", "-q", "--no-trunc"]).expect(0);
+    assert_eq!(same.text().trim(), digest.as_str().unwrap());
+}
+
+#[test]
+fn the_same_images_make_the_same_archive_wherever_it_goes() {
+    let host = Host::new();
+    load(&host, layout("tale:7", "one", "2024-01-01T00:00:00Z"));
+    load(&host, layout("tale:8", "two", "2024-01-02T00:00:00Z"));
+    let (one, two) = (host.scratch("1.tar"), host.scratch("2.tar"));
+    host.isopod(&["save", "-q", "-o", one.to_str().unwrap(), "tale:7", "tale:8"]).expect(0);
+    let stream = host.isopod(&["save", "-q", "tale:8", "tale:7"]).expect(0);
+    let repository = host.command(&["save", "-q", "tale"]).stdout(File::create(&two).unwrap()).status();
+    assert!(repository.unwrap().success());
+    assert!(fs::read(&one).unwrap() == stream.stdout, "in another order, and as a stream");
+    assert!(fs::read(&two).unwrap() == stream.stdout, "all tags of the repository");
+    let oci = host.isopod(&["save", "-q", "--format", "oci-archive", "tale:7"]).expect(0);
+    let has = |name: &str| oci.stdout.windows(name.len()).any(|w| w == name.as_bytes());
+    assert!(has("index.json") && !has("manifest.json"));
+}
+
+#[test]
+fn a_save_that_fails_leaves_what_was_there() {
+    let host = Host::new();
+    let layout = load(&host, layout("tale:7", "one", "2024-01-01T00:00:00Z"));
+    let (folder, target) = (host.scratch("out"), host.scratch("out/saved.tar"));
+    fs::create_dir(&folder).unwrap();
+    fs::write(&target, "precious").unwrap();
+    let to = target.to_str().unwrap();
+    let unknown = host.isopod(&["save", "-o", to, "tale:7", "never"]).expect(1);
+    assert!(unknown.stderr.contains("there is no image"), "{}", unknown.stderr);
+    let store = host.data_root().join("image/blobs/sha256");
+    let layer = fs::read_dir(layout.join("blobs/sha256")).unwrap().map(|e| e.unwrap().path()).next().unwrap();
+    let blob = store.join(layer.file_name().unwrap());
+    let mut bytes = fs::read(&blob).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&blob, bytes).unwrap();
+    host.isopod(&["save", "-o", to, "tale:7"]).expect(1);
+    assert_eq!((fs::read(&target).unwrap(), files(&folder).len()), (b"precious".to_vec(), 1));
+    let device = host.isopod(&["save", "-o", "/dev/null", "tale:7"]).expect(1);
+    assert!(device.stderr.contains("no file"), "{}", device.stderr);
+}
+
+#[test]
+fn a_reader_of_an_archive_may_go_away() {
+    let host = Host::new();
+    load(&host, layout("tale:7", &"much ".repeat(1 << 17), "2024-01-01T00:00:00Z"));
+    let mut child = host.command(&["save", "-q", "tale:7"]).stdin(Stdio::null()).spawn().unwrap();
+    drop(child.stdout.take());
+    let out = child.wait_with_output().unwrap();
+    assert_eq!((out.status.code(), out.stderr), (Some(0), Vec::new()));
+}
+
+#[test]
+fn images_are_listed_youngest_first_and_filtered_as_docker_does() {
+    let host = Host::new();
+    load(&host, layout("tale:7", "one", "2024-01-01T00:00:00Z"));
+    load(&host, layout("user/app:1", "two", "2024-03-01T00:00:00Z"));
+    load(&host, layout("tale:8", "three", "2024-02-01T00:00:00+02:00"));
+    for (filters, expected) in [
+        (&[][..], "user/app:1 tale:8 tale:7"),
+        (&["tale"], "tale:8 tale:7"),
+        (&["tale:7"], "tale:7"),
+        (&["*/a*"], "user/app:1"),
+        (&["--filter", "before=tale:8"], "tale:7"),
+        (&["-f", "since=tale:7", "-f", "reference=tale"], "tale:8"),
+        (&["--filter", "label=from=two"], "user/app:1"),
+        (&["-a", "--filter", "label=from"], "user/app:1 tale:8 tale:7"),
+        (&["--filter", "dangling=true"], ""),
+    ] {
+        assert_eq!(names(&host, filters), expected, "{filters:?}");
+    }
+    let unknown = host.isopod(&["images", "--filter", "colour=red"]).expect(1);
+    assert!(unknown.stderr.contains("`colour`") && unknown.stderr.contains("before, dangling"));
+}
+
+#[test]
+fn images_are_pruned_after_a_yes_and_what_that_frees_is_told() {
+    let host = Host::new();
+    load(&host, layout("tale:7", "one", "2024-01-01T00:00:00Z"));
+    load(&host, layout("tale:7", "two", "2024-01-02T00:00:00Z"));
+    assert_eq!(names(&host, &[]), "tale:7 <none>:<none>");
+    for no in ["", "n\n", "perhaps\n"] {
+        let refused = answered(&host, &["image", "prune"], no).expect(1);
+        assert!(refused.stderr.contains("[y/N]") && refused.stderr.contains("-f"), "{}", refused.stderr);
+    }
+    let kept = host.isopod(&["image", "prune", "-f", "--filter", "until=2023-12-31"]).expect(0);
+    assert_eq!(kept.text(), "Total reclaimed space: 0B\n");
+    let pruned = answered(&host, &["image", "prune"], "y\n").expect(0);
+    assert!(pruned.text().starts_with("Deleted Images:\ndeleted: sha256:"), "{}", pruned.text());
+    assert!(!pruned.text().ends_with(": 0B\n"), "{}", pruned.text());
+    assert_eq!(names(&host, &[]), "tale:7");
+    let all = host.isopod(&["image", "prune", "-a", "-f"]).expect(0);
+    assert!(all.text().contains("untagged: tale:7\ndeleted: sha256:"), "{}", all.text());
+    assert_eq!(files(&host.data_root().join("image/layers/sha256")), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn what_is_taken_of_the_disk_is_told_and_what_leads_nowhere_is_removed() {
+    let host = Host::without_templates();
+    load(&host, layout("tale:7", "one", "2024-01-01T00:00:00Z"));
+    let store = host.data_root().join("image");
+    fs::create_dir(store.join("tmp/load-1-0")).unwrap();
+    File::create(store.join("tmp/load-1-0/blob-0")).unwrap().write_all(&[1; 100_000]).unwrap();
+    fs::write(store.join("blobs/sha256").join("a".repeat(64)), "nobody's").unwrap();
+    let shares =
+        |fields: &str| host.isopod(&["system", "df", "--format", fields]).expect(0).text().to_owned();
+    let counts = "{{.Type}} {{.TotalCount}} {{.Active}}";
+    let none = "Containers 0 0\nSnapshots 0 0\nTemplates 0 0\n";
+    assert_eq!(shares(counts), format!("Images 1 0\n{none}Stray files 2 0\n"));
+    let table = host.isopod(&["system", "df"]).expect(0);
+    assert!(table.text().starts_with("TYPE"), "{}", table.text());
+    assert!(table.text().contains("(100%)"), "{}", table.text());
+    let verbose = host.isopod(&["system", "df", "-v"]).expect(0);
+    assert!(verbose.text().contains("tale:7"), "{}", verbose.text());
+
+    let pruned = host.isopod(&["system", "prune", "-f"]).expect(0);
+    assert!(pruned.text().contains("Deleted Stray Files:\n2\n"), "{}", pruned.text());
+    assert_eq!(shares(counts), format!("Images 1 0\n{none}Stray files 0 0\n"));
+    let all = host.isopod(&["system", "prune", "-a", "-f"]).expect(0);
+    assert!(all.text().contains("untagged: tale:7"), "{}", all.text());
+    assert_eq!(shares("{{.Size}}").lines().collect::<Vec<_>>(), ["0B"; 5]);
+    host.assert_clean();
+}
