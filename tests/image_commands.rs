@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Images looked at, saved, pruned and mended, from the command line and beside what skopeo makes of them.
 
-use crate::support::layout::{Layer, Layout, tool};
+use crate::support::layout::{Layer, Layout, digest, tool};
 use crate::support::nasty::{Tar, file, folder};
+use crate::support::registry::Registry;
 use crate::support::{Host, Run, files, finish};
 use serde_json::{Value, json};
 use std::fs::{self, File};
@@ -190,4 +191,74 @@ fn what_is_taken_of_the_disk_is_told_and_what_leads_nowhere_is_removed() {
     assert!(all.text().contains("untagged: tale:7"), "{}", all.text());
     assert_eq!(shares("{{.Size}}").lines().collect::<Vec<_>>(), ["0B"; 5]);
     host.assert_clean();
+}
+
+#[test]
+fn an_image_is_inspected_as_docker_tells_it() {
+    let host = Host::new();
+    load(&host, layout("tale:7", "one", "2024-01-01T00:00:00Z"));
+    host.isopod(&["tag", "tale:7", "user/app:1"]).expect(0);
+    let told: Value = serde_json::from_str(host.isopod(&["inspect", "tale:7"]).expect(0).text()).unwrap();
+    let digest = told[0]["Id"].as_str().unwrap();
+    assert_eq!(told[0]["RepoTags"], json!(["tale:7", "user/app:1"]));
+    assert_eq!(told[0]["RepoDigests"], json!([format!("tale@{digest}"), format!("user/app@{digest}")]));
+    assert_eq!(told[0]["Config"]["Labels"]["from"], "one");
+    assert_eq!(told[0]["RootFS"]["Layers"].as_array().unwrap().len(), 2);
+    let shown = |format: &str| {
+        let args = ["image", "inspect", "-f", format, "tale:7"];
+        host.isopod(&args).expect(0).text().to_owned()
+    };
+    assert_eq!(shown("{{.Os}}/{{.Architecture}} {{.Config.Cmd}}"), "linux/amd64 [sh]\n");
+    assert_eq!(
+        shown("{{index .Config.Labels \"from\"}} {{json .RepoTags}}"),
+        "one [\"tale:7\",\"user/app:1\"]\n"
+    );
+    let missing = host.isopod(&["inspect", "tale:7", "never", "-f", "{{.Created}}"]).expect(1);
+    assert_eq!(missing.text(), "2024-01-01T00:00:00Z\n");
+    assert!(missing.stderr.contains("there is no image"), "{}", missing.stderr);
+    let container = host.isopod(&["inspect", "--type", "container", "tale:7"]).expect(1);
+    assert_eq!(container.text(), "[]\n");
+}
+
+#[test]
+fn what_an_image_says_of_its_making_is_told_with_the_sizes_of_its_layers() {
+    let host = Host::new();
+    let mut layout = layout("tale:7", "one", "2024-01-01T00:00:00Z");
+    let sizes: Vec<u64> = [0, 1].map(|n| layout.manifest["layers"][n]["size"].as_u64().unwrap()).into();
+    layout.config["history"] = json!([
+        {"created": "2020-01-01T00:00:00Z", "created_by": "ADD it"},
+        {"created_by": "ENV \u{1b}]0;gotcha\u{7}", "empty_layer": true},
+        {"created_by": "RUN ".to_owned() + &"very ".repeat(20), "comment": "buildkit"},
+    ]);
+    load(&host, layout);
+    let args = ["history", "--human=false", "--format", "{{.CreatedBy}}|{{.Size}}|{{.Comment}}", "tale:7"];
+    let told = host.isopod(&args).expect(0);
+    let run = "RUN ".to_owned() + &"very ".repeat(8) + "…";
+    let expected =
+        format!("{run}|{}|buildkit\nENV \u{fffd}]0;gotcha\u{fffd}|0|\nADD it|{}|\n", sizes[1], sizes[0]);
+    assert_eq!(told.text(), expected);
+    let table = host.isopod(&["image", "history", "tale:7"]).expect(0);
+    let lines: Vec<&str> = table.text().lines().collect();
+    assert_eq!(
+        lines[0].split_whitespace().collect::<Vec<_>>(),
+        ["IMAGE", "CREATED", "CREATED", "BY", "SIZE", "COMMENT"]
+    );
+    assert!(lines[2].starts_with("<missing>") && lines[3].contains("years ago"), "{}", table.text());
+}
+
+#[test]
+fn a_manifest_is_shown_as_its_registry_has_it_and_nothing_is_pulled() {
+    let (host, registry) = (Host::new(), Registry::open());
+    let one = layout("tale:7", "one", "2024-01-01T00:00:00Z").write(&host.scratch("one"));
+    registry.push(&format!("oci:{}:tale:7", one.display()), "tale:7");
+    let name = format!("{}/tale:7", registry.host());
+    let plain = host.isopod(&["manifest", "inspect", &name]).expect(0);
+    assert_eq!(digest(&plain.stdout), registry.digest("tale:7"));
+    let told = host.isopod(&["manifest", "inspect", "-v", &name]).expect(0);
+    let told: Value = serde_json::from_str(told.text()).unwrap();
+    assert_eq!(told["Ref"], format!("{name}@{}", digest(&plain.stdout)));
+    assert_eq!(told["OCIManifest"]["layers"].as_array().unwrap().len(), 2);
+    let never = host.isopod(&["manifest", "inspect", &format!("{}/never", registry.host())]).expect(1);
+    assert!(never.stderr.contains("does not have it"), "{}", never.stderr);
+    assert_eq!(host.isopod(&["images", "-q"]).expect(0).text(), "");
 }

@@ -70,6 +70,30 @@ pub(super) fn table(things: &[Fields], columns: &[Column]) -> Result<(), Failure
     output::table(&[heading].into_iter().chain(things.iter().map(row)).collect::<Vec<_>>())
 }
 
+/// A part of a format: what stands between two pairs of braces, or text, with its `\t` and `\n` taken for what they are.
+#[derive(Debug, PartialEq)]
+pub(super) enum Part {
+    Text(String),
+    Inside(String),
+}
+
+pub(super) fn parts(text: &str) -> Result<Vec<Part>, EngineError> {
+    let text = text.replace("\\t", "\t").replace("\\n", "\n");
+    let mut parts = Vec::new();
+    let mut rest = text.as_str();
+    while let Some((before, after)) = rest.split_once("{{") {
+        let (inside, after) = after.split_once("}}").ok_or_else(|| bad("`{{` without `}}`".into()))?;
+        parts.extend([Part::Text(before.to_owned()), Part::Inside(inside.trim().to_owned())]);
+        rest = after;
+    }
+    parts.push(Part::Text(rest.to_owned()));
+    Ok(parts)
+}
+
+fn bad(why: String) -> EngineError {
+    EngineError::new(Kind::Invalid, format!("--format is not possible: {why}"))
+}
+
 #[derive(Debug, PartialEq)]
 enum Piece {
     Text(String),
@@ -82,27 +106,18 @@ struct Template(Vec<Piece>);
 
 impl Template {
     fn parse(text: &str, known: &[&str]) -> Result<Self, EngineError> {
-        let bad = |why: String| EngineError::new(Kind::Invalid, format!("--format is not possible: {why}"));
-        let text = text.replace("\\t", "\t").replace("\\n", "\n");
-        let mut pieces = Vec::new();
-        let mut rest = text.as_str();
-        while let Some((before, after)) = rest.split_once("{{") {
-            let (inside, after) = after.split_once("}}").ok_or_else(|| bad("`{{` without `}}`".into()))?;
-            pieces.push(Piece::Text(before.to_owned()));
-            pieces.push(match inside.trim() {
-                "json ." => Piece::Json,
-                field => match field.strip_prefix('.').filter(|name| known.contains(name)) {
-                    Some(name) => Piece::Field(name.to_owned()),
-                    None => {
-                        let hint = format!("fields are {}, and `json .` is all of them", known.join(", "));
-                        return Err(bad(format!("no field is called `{}`", field.escape_debug())).hint(hint));
-                    }
-                },
-            });
-            rest = after;
-        }
-        pieces.push(Piece::Text(rest.to_owned()));
-        Ok(Self(pieces))
+        let piece = |part| match part {
+            Part::Text(text) => Ok(Piece::Text(text)),
+            Part::Inside(inside) if inside == "json ." => Ok(Piece::Json),
+            Part::Inside(field) => match field.strip_prefix('.').filter(|name| known.contains(name)) {
+                Some(name) => Ok(Piece::Field(name.to_owned())),
+                None => {
+                    let hint = format!("fields are {}, and `json .` is all of them", known.join(", "));
+                    Err(bad(format!("no field is called `{}`", field.escape_debug())).hint(hint))
+                }
+            },
+        };
+        parts(text)?.into_iter().map(piece).collect::<Result<_, _>>().map(Self)
     }
 
     fn filled(&self, fields: &Fields) -> String {

@@ -9,17 +9,21 @@
 mod args;
 mod completion;
 mod doctor;
+mod document;
 mod env;
 mod error;
 mod fork;
 mod format;
+mod history;
 mod human;
 mod image;
 mod images;
+mod inspect;
 mod layers;
 mod load;
 mod login;
 mod man;
+mod manifest;
 mod output;
 mod pause;
 mod prune;
@@ -93,7 +97,10 @@ enum Verb {
     Images(images::ImagesArgs),
     Tag(tag::TagArgs),
     Rmi(rmi::RmiArgs),
+    History(history::HistoryArgs),
+    Inspect(inspect::InspectArgs),
     Image(image::ImageArgs),
+    Manifest(manifest::ManifestArgs),
     Ps(ps::PsArgs),
     Rm(rm::RmArgs),
     Pause(pause::PauseArgs),
@@ -130,6 +137,9 @@ pub(crate) fn main(mut timings: Timings) -> ExitCode {
         Verb::Images(args) => images::run(global, &args),
         Verb::Tag(args) => tag::run(global, &args),
         Verb::Rmi(args) => rmi::run(global, &args),
+        Verb::History(args) => history::run(global, &args),
+        Verb::Inspect(args) => inspect::run(global, &args),
+        Verb::Manifest(args) => manifest::run(global, &args),
         Verb::Image(args) => image::run(global, &args),
         Verb::Ps(args) => ps::run(global, &args),
         Verb::Rm(args) => rm::run(global, &args),

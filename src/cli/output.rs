@@ -153,6 +153,11 @@ impl Drop for Making {
     }
 }
 
+/// Whether what we write goes to somebody's eyes.
+pub(super) fn stdout_is_terminal() -> bool {
+    stdout().is_terminal()
+}
+
 /// Whether somebody types what we read.
 pub(super) fn stdin_is_terminal() -> bool {
     io::stdin().is_terminal()

@@ -2,6 +2,7 @@
 //! Images as containers need them: found in the store, and the embedded demo put there when it is first asked for.
 
 mod filter;
+mod inspect;
 mod pattern;
 pub(crate) mod prune;
 mod save;
@@ -21,6 +22,7 @@ use std::io::Read;
 use std::path::Path;
 
 pub use filter::ImageFilters;
+pub use inspect::ImageInspect;
 
 /// `rootfs`'s image as an archive, or nothing.
 static DEMO: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/demo.tar"));
@@ -240,7 +242,7 @@ fn not_pulled(error: image::ImageError) -> EngineError {
     translated(error).hint(hint)
 }
 
-/// The same of what looks at all images, which one that is damaged keeps it from.
+/// An error of what looks at all images, which one that is damaged keeps it from.
 fn damaged(error: image::ImageError) -> EngineError {
     let kind = error.kind();
     let error = translated(error);
@@ -253,7 +255,7 @@ fn damaged(error: image::ImageError) -> EngineError {
 }
 
 /// The image room's error as one of ours; its own words stay, its causes hang on.
-fn translated(error: isopod_image::ImageError) -> EngineError {
+fn translated(error: image::ImageError) -> EngineError {
     let kind = match error.kind() {
         ImageKind::NotFound => Kind::NotFound,
         ImageKind::Invalid | ImageKind::Corrupt | ImageKind::TooLarge => Kind::Invalid,

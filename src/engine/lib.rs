@@ -52,10 +52,11 @@ pub use container::word::Word;
 pub use disk::prune::Reclaimed;
 pub use disk::{ContainerUsage, DiskUsage, Share};
 pub use error::{EngineError, Kind, Result};
-pub use images::{ImageFilters, Pull};
+pub use images::{ImageFilters, ImageInspect, Pull};
 pub use isopod_image::unpack::{NAME as UNPACK_NAME, main as unpack_main};
 pub use isopod_image::{
-    ArchiveForm, ImageUsage, Kept, LayerProgress, Loaded, Progress, Pruned, Removed, Stray, Summary, Usage,
+    ArchiveForm, ImageUsage, Kept, LayerProgress, Loaded, Progress, Pruned, Removed, Step, Stray, Summary,
+    Usage,
 };
 pub use isopod_vmm::process::{NAME as VMM_NAME, main as vmm_main};
 pub use snapshot::SnapshotSummary;

@@ -39,5 +39,7 @@ pub use limits::Limits;
 pub use load::Loaded;
 pub use progress::{LayerProgress, Progress};
 pub use reference::Reference;
-pub use registry::{Kept, Settings, log_in, log_out, tags};
-pub use store::{ArchiveForm, Image, ImageUsage, Pruned, Removed, Store, Stray, Summary, Usage, on_disk};
+pub use registry::{Kept, RemoteManifest, Settings, inspect, log_in, log_out, tags};
+pub use store::{
+    ArchiveForm, Image, ImageUsage, Inspection, Pruned, Removed, Step, Store, Stray, Summary, Usage, on_disk,
+};

@@ -14,6 +14,7 @@
 //! Files are immutable and named by digest, so that whoever has one open needs no lock. `index.json` says which of them
 //! mean something, and is replaced in one step, last: a load killed anywhere before has not happened.
 
+mod inspect;
 mod listing;
 mod names;
 mod prune;
@@ -42,6 +43,7 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+pub use inspect::{Inspection, Step};
 pub use names::Removed;
 pub use prune::Pruned;
 pub use save::ArchiveForm;

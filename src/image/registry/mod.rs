@@ -14,6 +14,7 @@ mod credentials;
 mod download;
 mod endpoint;
 mod http;
+mod inspect;
 mod login;
 mod push;
 mod settings;
@@ -34,6 +35,7 @@ use std::io::{self, Cursor, ErrorKind, Read};
 use std::thread;
 
 pub use credentials::Kept;
+pub use inspect::{RemoteManifest, inspect};
 pub use login::{log_in, log_out};
 pub(crate) use push::Upload;
 pub use settings::Settings;

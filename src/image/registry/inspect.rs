@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a registry has under a name, without pulling it.
+
+use super::{Remote, Settings};
+use crate::config::Platform;
+use crate::content::read_checked;
+use crate::digest::Digest;
+use crate::error::{ImageError, Kind, Result};
+use crate::limits::DOCUMENT_MAX;
+use crate::manifest::{self, Descriptor, Parsed};
+use crate::reference::Reference;
+use crate::strict;
+use serde::de::IgnoredAny;
+
+/// Most manifests that are looked at of one index.
+const MEMBERS_MAX: usize = 200;
+
+/// A manifest, or an index of them, of a registry: JSON, and otherwise somebody else's word.
+#[derive(Debug, Clone)]
+pub struct RemoteManifest {
+    pub media_type: String,
+    pub digest: Digest,
+    /// As the index says, if it is of one.
+    pub platform: Option<Platform>,
+    pub bytes: Vec<u8>,
+}
+
+/// What the reference leads to; or, by `members`, the manifests of it if it is an index.
+pub fn inspect(reference: &Reference, settings: &Settings, members: bool) -> Result<Vec<RemoteManifest>> {
+    let look = || {
+        let remote = Remote::find(reference, &Platform::host(), settings)?;
+        let root = remote.root().clone();
+        match manifest::parse(&root.media_type, &remote.bytes) {
+            Ok(Parsed::Index(manifests)) if members => {
+                let usable = |d: &&Descriptor| {
+                    manifest::is_index(&d.media_type) || manifest::is_manifest(&d.media_type)
+                };
+                let usable: Vec<_> = manifests.iter().filter(usable).collect();
+                if usable.len() > MEMBERS_MAX {
+                    let what =
+                        format!("the index has more than the {MEMBERS_MAX} manifests that are looked at");
+                    return Err(ImageError::new(Kind::TooLarge, what));
+                }
+                usable.into_iter().map(|member| fetch(&remote, member)).collect()
+            }
+            _ => fetch(&remote, &root).map(|found| vec![found]),
+        }
+    };
+    look().map_err(|e: ImageError| e.within(format_args!("cannot inspect {reference}")))
+}
+
+fn fetch(remote: &Remote, descriptor: &Descriptor) -> Result<RemoteManifest> {
+    let Descriptor { media_type, digest, size, platform, .. } = descriptor;
+    if *size > DOCUMENT_MAX {
+        let more = format!("{digest} has {size} bytes, more than the {DOCUMENT_MAX} allowed");
+        return Err(ImageError::new(Kind::TooLarge, more));
+    }
+    let bytes = read_checked(remote.open(descriptor)?, digest, *size)?;
+    strict::parse::<IgnoredAny>("the manifest", &bytes)?;
+    Ok(RemoteManifest { media_type: media_type.clone(), digest: *digest, platform: platform.clone(), bytes })
+}
