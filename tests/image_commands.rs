@@ -262,3 +262,68 @@ fn a_manifest_is_shown_as_its_registry_has_it_and_nothing_is_pulled() {
     assert!(never.stderr.contains("does not have it"), "{}", never.stderr);
     assert_eq!(host.isopod(&["images", "-q"]).expect(0).text(), "");
 }
+
+/// Changes the last byte of a file.
+fn damage(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+/// What of the store's images is wrong, each part once, and whether it was mended.
+fn wrong(host: &Host, flags: &[&str], code: i32) -> Vec<String> {
+    let args = [&["system", "verify", "-q", "--format", "{{.Part}} {{.Repaired}}"], flags].concat();
+    let mut lines: Vec<_> = host.isopod(&args).expect(code).text().lines().map(str::to_owned).collect();
+    lines.sort();
+    lines.iter().map(|line| line.split(": ").next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn what_comes_of_layers_is_compared_with_what_their_blobs_make_and_made_again() {
+    let host = Host::new();
+    load(&host, layout("tale:7", "one", "2024-01-01T00:00:00Z"));
+    load(&host, layout("tale:8", "two", "2024-01-01T00:00:00Z"));
+    let store = host.data_root().join("image");
+    let clean = host.isopod(&["system", "verify"]).expect(0);
+    assert!(clean.stderr.contains("verified before") && clean.stderr.contains("nothing is wrong"));
+    for made in ["layers/sha256", "images/sha256"] {
+        files(&store.join(made))
+            .iter()
+            .filter(|f| fs::metadata(f).unwrap().len() > 0)
+            .for_each(|f| damage(f));
+    }
+    // Two images of two layers, one of which is both's; only that has data of a page or more.
+    let layers = ["layer data no", "layer index no", "layer index no", "layer index no"];
+    assert_eq!(wrong(&host, &[], 1), layers);
+    let mended = ["image index yes", "image index yes", "layer data yes"];
+    assert_eq!(wrong(&host, &["--repair"], 0), [&mended[..], &["layer index yes"; 3]].concat());
+    fs::remove_file(&files(&store.join("images/sha256"))[0]).unwrap();
+    assert_eq!(wrong(&host, &[], 1), ["image index no"]);
+    assert_eq!(wrong(&host, &["--repair"], 0), ["image index yes"]);
+    assert_eq!(wrong(&host, &[], 0), Vec::<String>::new());
+    assert_eq!(files(&store.join("tmp")), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_damaged_blob_is_fetched_again_from_the_registry_in_the_images_name() {
+    let (host, registry) = (Host::new(), Registry::open());
+    let one = layout("x", "one", "2024-01-01T00:00:00Z").write(&host.scratch("one"));
+    registry.push(&format!("oci:{}:x", one.display()), "tale:7");
+    let name = format!("{}/tale:7", registry.host());
+    host.isopod(&["pull", "-q", &name]).expect(0);
+    let blobs = files(&host.data_root().join("image/blobs/sha256"));
+    assert_eq!(blobs.len(), 4, "a manifest, a configuration, two layers");
+    blobs.iter().for_each(|blob| damage(blob));
+    assert_eq!(wrong(&host, &[], 1), ["manifest no"]);
+    let told = host.isopod(&["images"]).expect(1);
+    assert!(told.stderr.contains("system verify"), "{}", told.stderr);
+    let mended = ["configuration yes", "layer yes", "layer yes", "manifest yes"];
+    assert_eq!(wrong(&host, &["--repair"], 0), mended);
+    damage(&blobs[0]);
+    drop(registry);
+    let failed = host.isopod(&["system", "verify", "-q", "--repair"]).expect(1);
+    assert!(failed.text().contains("no: cannot fetch sha256:"), "{}", failed.text());
+    host.isopod(&["rmi", &name]).expect(0);
+    assert_eq!(wrong(&host, &[], 0), Vec::<String>::new());
+    host.assert_clean();
+}

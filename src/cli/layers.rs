@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How loading, pulling, pushing or saving goes: a bar a layer on a terminal, a line a layer elsewhere, nothing if asked to be quiet.
+//! How loading, pulling, pushing, saving or verifying goes: a bar a layer on a terminal, a line a layer elsewhere, nothing if asked to be quiet.
 
 use super::output;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -45,6 +45,10 @@ impl LoadProgress {
 
     pub(super) fn saving(quiet: bool) -> Self {
         Self { words: ["saved"; 2], ..Self::new(quiet) }
+    }
+
+    pub(super) fn verifying(quiet: bool) -> Self {
+        Self { words: ["verified", "verified before"], ..Self::new(quiet) }
     }
 
     fn say(&self, layer: &LayerProgress, what: &str) {

@@ -3,6 +3,7 @@
 
 mod df;
 mod prune;
+mod verify;
 
 use super::{Global, Outcome};
 use clap::{Args, Subcommand};
@@ -18,11 +19,13 @@ pub(super) struct SystemArgs {
 enum SystemVerb {
     Df(df::DfArgs),
     Prune(prune::SystemPruneArgs),
+    Verify(verify::VerifyArgs),
 }
 
 pub(super) fn run(global: &Global, args: &SystemArgs) -> Outcome {
     match &args.verb {
         SystemVerb::Df(args) => df::run(global, args),
         SystemVerb::Prune(args) => prune::run(global, args),
+        SystemVerb::Verify(args) => verify::run(global, args),
     }
 }

@@ -6,6 +6,7 @@ mod inspect;
 mod pattern;
 pub(crate) mod prune;
 mod save;
+mod verify;
 
 use crate::container::records::Record;
 use crate::container::spec::Cwd;

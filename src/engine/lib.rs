@@ -55,8 +55,8 @@ pub use error::{EngineError, Kind, Result};
 pub use images::{ImageFilters, ImageInspect, Pull};
 pub use isopod_image::unpack::{NAME as UNPACK_NAME, main as unpack_main};
 pub use isopod_image::{
-    ArchiveForm, ImageUsage, Kept, LayerProgress, Loaded, Progress, Pruned, Removed, Step, Stray, Summary,
-    Usage,
+    ArchiveForm, Damage, ImageUsage, Kept, LayerProgress, Loaded, Part, Progress, Pruned, Reference, Removed,
+    Repair, Step, Stray, Summary, Usage,
 };
 pub use isopod_vmm::process::{NAME as VMM_NAME, main as vmm_main};
 pub use snapshot::SnapshotSummary;

@@ -146,6 +146,17 @@ pub(crate) struct Temporary {
     path: Option<PathBuf>,
 }
 
+impl Temporary {
+    /// Takes a place, whatever was there.
+    pub(crate) fn supplant(mut self, at: &Path) -> Result<()> {
+        self.file.sync_all().during("cannot write a file of the store")?;
+        match self.path.take() {
+            Some(path) => fs::rename(path, at).during(format_args!("cannot make {}", at.display())),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Drop for Temporary {
     fn drop(&mut self) {
         if let Some(path) = &self.path {

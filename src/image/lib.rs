@@ -41,5 +41,6 @@ pub use progress::{LayerProgress, Progress};
 pub use reference::Reference;
 pub use registry::{Kept, RemoteManifest, Settings, inspect, log_in, log_out, tags};
 pub use store::{
-    ArchiveForm, Image, ImageUsage, Inspection, Pruned, Removed, Step, Store, Stray, Summary, Usage, on_disk,
+    ArchiveForm, Damage, Image, ImageUsage, Inspection, Part, Pruned, Removed, Repair, Step, Store, Stray,
+    Summary, Usage, on_disk,
 };

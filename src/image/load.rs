@@ -3,11 +3,11 @@
 
 use crate::archive::{Contents, Source};
 use crate::config::{self, Configuration};
-use crate::content;
+use crate::content::{self, Staging, Temporary};
 use crate::digest::Digest;
 use crate::error::{During, ImageError, Kind, Result};
 use crate::intake::{self, Intake, Known, Origin, TRIES, Wanted};
-use crate::limits::DOCUMENT_MAX;
+use crate::limits::{DOCUMENT_MAX, Limits};
 use crate::manifest::{
     self, CONFIG, CONTAINERD_NAME, Descriptor, INDEX_DIGEST, MANIFEST, Manifest, Parsed, REF_NAME, Saved,
     descriptor,
@@ -217,27 +217,8 @@ impl<'a> Load<'a> {
             return Ok(());
         }
         let Intake { staging, limits, .. } = self.intake;
-        let diff_ids = &configuration.rootfs.diff_ids;
-        let layer = |id: &Digest| staging.open(Place::LayerIndex(*id)).and_then(|file| open_index(&file));
-        let layers = diff_ids.iter().map(layer).collect::<Result<Vec<_>>>()?;
-        let tables: u64 = layers.iter().map(Index::size).sum();
-        let (needs, limit) = (tables.saturating_add(memory(&layers)), limits.image_metadata);
-        if needs > limit {
-            let more = format!(
-                "its names and attributes would need {needs} bytes of memory, more than the {limit} allowed"
-            );
-            return Err(ImageError::new(Kind::TooLarge, more));
-        }
-        let merged = staging.temporary()?;
-        let mut out = BufWriter::with_capacity(128 << 10, &merged.file);
-        merge(&layers, &mut out).map_err(|e| unmergeable(e, diff_ids))?;
-        out.flush().during("cannot write a file of the store")?;
-        drop((layers, out));
-        let index = open_index(&merged.file)?;
-        if index.used() != Use::Image {
-            return Err(ImageError::invalid("the merged index is not one of an image"));
-        }
-        index.verify().map_err(|e| ImageError::invalid("the merged index contradicts itself").because(e))?;
+        let merged =
+            merge_layers(staging, limits, &configuration.rootfs.diff_ids, &|place| staging.open(place))?;
         staging.settle(merged, place)
     }
 
@@ -256,6 +237,36 @@ impl<'a> Load<'a> {
         document.file.write_all(bytes).during("cannot write a document")?;
         self.intake.staging.settle(document, place)
     }
+}
+
+/// Merges the layers' indexes, as they are opened, into an image's.
+pub(crate) fn merge_layers(
+    staging: &Staging,
+    limits: Limits,
+    diff_ids: &[Digest],
+    open: &dyn Fn(Place) -> Result<File>,
+) -> Result<Temporary> {
+    let layer = |id: &Digest| open(Place::LayerIndex(*id)).and_then(|file| open_index(&file));
+    let layers = diff_ids.iter().map(layer).collect::<Result<Vec<_>>>()?;
+    let tables: u64 = layers.iter().map(Index::size).sum();
+    let (needs, limit) = (tables.saturating_add(memory(&layers)), limits.image_metadata);
+    if needs > limit {
+        let more = format!(
+            "its names and attributes would need {needs} bytes of memory, more than the {limit} allowed"
+        );
+        return Err(ImageError::new(Kind::TooLarge, more));
+    }
+    let merged = staging.temporary()?;
+    let mut out = BufWriter::with_capacity(128 << 10, &merged.file);
+    merge(&layers, &mut out).map_err(|e| unmergeable(e, diff_ids))?;
+    out.flush().during("cannot write a file of the store")?;
+    drop((layers, out));
+    let index = open_index(&merged.file)?;
+    if index.used() != Use::Image {
+        return Err(ImageError::invalid("the merged index is not one of an image"));
+    }
+    index.verify().map_err(|e| ImageError::invalid("the merged index contradicts itself").because(e))?;
+    Ok(merged)
 }
 
 fn open_index(file: &File) -> Result<Index<FileMap>> {

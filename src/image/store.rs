@@ -19,9 +19,11 @@ mod listing;
 mod names;
 mod prune;
 mod push;
+mod repair;
 mod room;
 mod save;
 mod usage;
+mod verify;
 
 use crate::archive::Source;
 use crate::config::{self, Configuration, ImageConfig, Platform};
@@ -48,6 +50,7 @@ pub use names::Removed;
 pub use prune::Pruned;
 pub use save::ArchiveForm;
 pub use usage::{ImageUsage, Stray, Usage, on_disk};
+pub use verify::{Damage, Part, Repair};
 
 const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
