@@ -8,7 +8,10 @@ use std::process::Stdio;
 #[test]
 fn every_verb_has_help_and_the_program_a_version() {
     let host = Host::new();
-    for verb in ["run", "load", "images", "ps", "rm", "doctor", "completion"] {
+    for verb in [
+        "run", "load", "save", "images", "inspect", "history", "image", "manifest", "ps", "rm", "system",
+        "doctor",
+    ] {
         let help = host.isopod(&[verb, "--help"]).expect(0);
         assert!(help.text().contains("Usage: isopod"), "{verb}: {}", help.text());
     }

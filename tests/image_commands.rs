@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Images looked at, saved, pruned and mended, from the command line and beside what skopeo makes of them.
 
-use crate::support::layout::{Layer, Layout, digest, tool};
+use crate::support::layout::{INDEX, Layer, Layout, MANIFEST, blob_path, digest, tool};
 use crate::support::nasty::{Tar, file, folder};
 use crate::support::registry::Registry;
 use crate::support::{Host, Run, files, finish};
@@ -258,6 +258,23 @@ fn a_manifest_is_shown_as_its_registry_has_it_and_nothing_is_pulled() {
     let told: Value = serde_json::from_str(told.text()).unwrap();
     assert_eq!(told["Ref"], format!("{name}@{}", digest(&plain.stdout)));
     assert_eq!(told["OCIManifest"]["layers"].as_array().unwrap().len(), 2);
+
+    let manifest = fs::read(blob_path(&one, &digest(&plain.stdout))).unwrap();
+    let member = json!({"mediaType": MANIFEST, "digest": digest(&manifest), "size": manifest.len(),
+        "platform": {"os": "linux", "architecture": "amd64"}});
+    let list = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [member]}).to_string();
+    fs::write(blob_path(&one, &digest(list.as_bytes())), &list).unwrap();
+    let listed = json!({"mediaType": INDEX, "digest": digest(list.as_bytes()), "size": list.len()});
+    fs::write(one.join("index.json"), json!({"schemaVersion": 2, "manifests": [listed]}).to_string())
+        .unwrap();
+    registry.push_all(&format!("oci:{}", one.display()), "tale:8");
+    let name = format!("{}/tale:8", registry.host());
+    assert_eq!(host.isopod(&["manifest", "inspect", &name]).expect(0).text(), list);
+    let told = host.isopod(&["manifest", "inspect", "-v", &name]).expect(0);
+    let told: Value = serde_json::from_str(told.text()).unwrap();
+    assert_eq!(told[0]["Ref"], format!("{name}@{}", digest(&manifest)));
+    assert_eq!(told[0]["Descriptor"]["platform"]["os"], "linux");
+
     let never = host.isopod(&["manifest", "inspect", &format!("{}/never", registry.host())]).expect(1);
     assert!(never.stderr.contains("does not have it"), "{}", never.stderr);
     assert_eq!(host.isopod(&["images", "-q"]).expect(0).text(), "");

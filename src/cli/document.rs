@@ -22,7 +22,7 @@ pub(super) fn show<T: Serialize>(things: &[T], format: Option<&str>) -> Result<(
     match format {
         None => output::line(&printable(&serde_json::to_string_pretty(things).unwrap_or_default())),
         Some("json") => output::line(&printable(&serde_json::to_string(things).unwrap_or_default())),
-        Some(text) => values.iter().try_for_each(|value| Ok(output::line(&filled(text, value)?)?)),
+        Some(text) => values.iter().try_for_each(|value| output::line(&filled(text, value)?)),
     }
 }
 

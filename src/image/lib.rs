@@ -39,7 +39,7 @@ pub use limits::Limits;
 pub use load::Loaded;
 pub use progress::{LayerProgress, Progress};
 pub use reference::Reference;
-pub use registry::{Kept, RemoteManifest, Settings, inspect, log_in, log_out, tags};
+pub use registry::{Inspected, Kept, RemoteManifest, Settings, inspect, log_in, log_out, tags};
 pub use store::{
     ArchiveForm, Damage, Image, ImageUsage, Inspection, Part, Pruned, Removed, Repair, Step, Store, Stray,
     Summary, Usage, on_disk,

@@ -5,7 +5,7 @@ use super::{Images, not_pulled, settings, translated};
 use crate::Engine;
 use crate::error::{EngineError, Kind, Result};
 use isopod_image::{
-    self as image, Digest, Inspection, Kind as ImageKind, Reference, RemoteManifest, Step,
+    self as image, Digest, Inspected, Inspection, Kind as ImageKind, Reference, RemoteManifest, Step,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -69,16 +69,17 @@ impl Engine {
 
     /// The manifest, or the index of them, that a registry has under a name: the very bytes.
     pub fn remote_manifest(name: &str) -> Result<Vec<u8>> {
-        let first = ask(name, false)?.1.into_iter().next();
-        Ok(first.map(|found| found.bytes).unwrap_or_default())
+        ask(name, false).map(|(_, found)| found.root.bytes)
     }
 
     /// As `docker manifest inspect -v` tells it: of an index each manifest in it.
     pub fn remote_manifests(name: &str) -> Result<Value> {
         let (reference, found) = ask(name, true)?;
-        let mut all: Vec<Value> = found.iter().map(|manifest| verbose(&reference, manifest)).collect();
-        let is_one = all.len() == 1 && reference.digest().is_none_or(|digest| found[0].digest == digest);
-        Ok(if is_one { all.remove(0) } else { all.into() })
+        let told = |manifest: &RemoteManifest| verbose(&reference, manifest);
+        Ok(match found.members {
+            Some(members) => members.iter().map(told).collect(),
+            None => told(&found.root),
+        })
     }
 }
 
@@ -123,7 +124,7 @@ fn docker(found: Inspection) -> ImageInspect {
     }
 }
 
-fn ask(name: &str, members: bool) -> Result<(Reference, Vec<RemoteManifest>)> {
+fn ask(name: &str, members: bool) -> Result<(Reference, Inspected)> {
     let reference = name.parse::<Reference>().map_err(translated)?;
     let found = image::inspect(&reference, &settings()?, members).map_err(not_pulled)?;
     Ok((reference, found))

@@ -25,28 +25,36 @@ pub struct RemoteManifest {
     pub bytes: Vec<u8>,
 }
 
-/// What the reference leads to; or, by `members`, the manifests of it if it is an index.
-pub fn inspect(reference: &Reference, settings: &Settings, members: bool) -> Result<Vec<RemoteManifest>> {
+/// What a reference leads to.
+#[derive(Debug, Clone)]
+pub struct Inspected {
+    pub root: RemoteManifest,
+    /// The manifests of an index, if they were asked for.
+    pub members: Option<Vec<RemoteManifest>>,
+}
+
+/// Asks a registry what the reference leads to; by `members`, for the manifests of an index as well.
+pub fn inspect(reference: &Reference, settings: &Settings, members: bool) -> Result<Inspected> {
     let look = || {
         let remote = Remote::find(reference, &Platform::host(), settings)?;
-        let root = remote.root().clone();
-        match manifest::parse(&root.media_type, &remote.bytes) {
-            Ok(Parsed::Index(manifests)) if members => {
-                let usable = |d: &&Descriptor| {
-                    manifest::is_index(&d.media_type) || manifest::is_manifest(&d.media_type)
-                };
-                let usable: Vec<_> = manifests.iter().filter(usable).collect();
-                if usable.len() > MEMBERS_MAX {
-                    let what =
-                        format!("the index has more than the {MEMBERS_MAX} manifests that are looked at");
-                    return Err(ImageError::new(Kind::TooLarge, what));
-                }
-                usable.into_iter().map(|member| fetch(&remote, member)).collect()
-            }
-            _ => fetch(&remote, &root).map(|found| vec![found]),
-        }
+        let root = fetch(&remote, remote.root())?;
+        let members = match manifest::parse(&root.media_type, &root.bytes) {
+            Ok(Parsed::Index(manifests)) if members => Some(fetch_all(&remote, &manifests)?),
+            _ => None,
+        };
+        Ok(Inspected { root, members })
     };
     look().map_err(|e: ImageError| e.within(format_args!("cannot inspect {reference}")))
+}
+
+fn fetch_all(remote: &Remote, manifests: &[Descriptor]) -> Result<Vec<RemoteManifest>> {
+    let usable = |d: &&Descriptor| manifest::is_index(&d.media_type) || manifest::is_manifest(&d.media_type);
+    let usable: Vec<_> = manifests.iter().filter(usable).collect();
+    if usable.len() > MEMBERS_MAX {
+        let what = format!("the index has more than the {MEMBERS_MAX} manifests that are looked at");
+        return Err(ImageError::new(Kind::TooLarge, what));
+    }
+    usable.into_iter().map(|member| fetch(remote, member)).collect()
 }
 
 fn fetch(remote: &Remote, descriptor: &Descriptor) -> Result<RemoteManifest> {

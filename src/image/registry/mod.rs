@@ -35,7 +35,7 @@ use std::io::{self, Cursor, ErrorKind, Read};
 use std::thread;
 
 pub use credentials::Kept;
-pub use inspect::{RemoteManifest, inspect};
+pub use inspect::{Inspected, RemoteManifest, inspect};
 pub use login::{log_in, log_out};
 pub(crate) use push::Upload;
 pub use settings::Settings;
