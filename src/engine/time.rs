@@ -37,8 +37,8 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
 /// The moment before which something was to have happened, as Docker takes it: seconds since the epoch, RFC 3339 or the
 /// beginning of it (in UTC), or how long ago.
 pub(crate) fn moment(text: &str, now: u64) -> Option<u64> {
-    let seconds = text.split_once('.').map_or(text, |(whole, _)| whole);
-    if let Ok(seconds) = seconds.parse() {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if let (Ok(seconds), true) = (seconds.parse(), fraction.bytes().all(|b| b.is_ascii_digit())) {
         return Some(seconds);
     }
     let wholes = [text.to_owned(), format!("{text}Z"), format!("{text}:00Z"), format!("{text}T00:00:00Z")];

@@ -97,7 +97,8 @@ mod tests {
 
     #[test]
     fn a_records_length_counts_itself() {
-        assert_eq!(pax("size", 1), "10 size=1\n");
+        assert_eq!(pax("size", 1), "9 size=1\n");
+        assert_eq!(pax("size", 12), "11 size=12\n");
         assert_eq!(pax("size", 9 << 30), "19 size=9663676416\n");
     }
 }
