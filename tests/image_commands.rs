@@ -344,3 +344,22 @@ fn a_damaged_blob_is_fetched_again_from_the_registry_in_the_images_name() {
     assert_eq!(wrong(&host, &[], 0), Vec::<String>::new());
     host.assert_clean();
 }
+
+#[test]
+fn an_image_goes_with_the_last_container_that_is_of_it_and_not_before() {
+    let host = Host::new();
+    host.isopod(&["run", "--name", "kept", "--entrypoint", "", "demo", "true"]).expect(0);
+    let container = host.isopod(&["inspect", "kept"]).expect(1);
+    assert!(container.stderr.contains("kept is a container"), "{}", container.stderr);
+    let pruned = host.isopod(&["image", "prune", "-a", "-f"]).expect(0);
+    assert_eq!(pruned.text(), "Total reclaimed space: 0B\n");
+    let shares =
+        host.isopod(&["system", "df", "--format", "{{.Type}} {{.TotalCount}} {{.Active}}"]).expect(0);
+    assert!(shares.text().starts_with("Images 1 1\nContainers 1 0\n"), "{}", shares.text());
+    let some = host.isopod(&["system", "prune", "-f"]).expect(0);
+    assert!(some.text().starts_with("Deleted Containers:\n"), "{}", some.text());
+    assert_eq!(names(&host, &[]), "isopod/demo:latest", "it has a name");
+    let all = host.isopod(&["system", "prune", "-a", "-f"]).expect(0);
+    assert!(all.text().contains("untagged: isopod/demo:latest"), "{}", all.text());
+    host.assert_clean();
+}

@@ -5,7 +5,9 @@ use crate::cli::error::Failure;
 use crate::cli::format::{self, Column, Fields};
 use crate::cli::{Global, Outcome, human, output};
 use clap::Args;
-use isopod_engine::{DiskUsage, ImageUsage, Share, rfc3339};
+use isopod_engine::{
+    ContainerUsage, DiskUsage, ImageUsage, Share, SnapshotSummary, TemplateSummary, rfc3339,
+};
 
 /// Show what is taken of the disk
 #[derive(Debug, Args)]
@@ -26,7 +28,7 @@ const COLUMNS: [Column; 5] = [
     ("SIZE", "Size"),
     ("RECLAIMABLE", "Reclaimable"),
 ];
-/// Of a digest or an id.
+/// Of a digest.
 const SHORT: usize = 12;
 
 pub(super) fn run(global: &Global, args: &DfArgs) -> Outcome {
@@ -56,55 +58,63 @@ fn fields(share: &Share) -> Fields {
 }
 
 fn verbose(usage: &DiskUsage) -> Result<(), Failure> {
-    let heads = |heads: &[&str]| heads.iter().map(|&head| head.to_owned()).collect::<Vec<_>>();
-    let now = human::now();
-    let ago = |at: u64| format!("{} ago", human::duration(now.saturating_sub(at)));
+    let heads = ["IMAGE", "IMAGE ID", "CREATED", "SIZE", "SHARED SIZE", "UNIQUE SIZE", "CONTAINERS"];
+    section("Images", &heads, images(usage))?;
+    let heads = ["CONTAINER ID", "IMAGE", "SIZE", "CREATED", "STATUS", "NAMES"];
+    section("Containers", &heads, usage.containers.iter().map(container).collect())?;
+    section(
+        "Snapshots",
+        &["NAME", "IMAGE", "SIZE", "CREATED"],
+        usage.snapshots.iter().map(snapshot).collect(),
+    )?;
+    section(
+        "Templates",
+        &["KEY", "SIZE", "CREATED", "USABLE"],
+        usage.templates.iter().map(template).collect(),
+    )?;
+    output::line(&format!("Stray files: {}, {}", usage.stray.count, human::size(usage.stray.bytes)))
+}
 
-    output::line("Images space usage:\n")?;
-    let images = usage.images.images.iter().flat_map(|image| {
-        let created = image.created.as_deref().and_then(rfc3339).map_or_else(|| "N/A".to_owned(), ago);
-        names(image).into_iter().map(move |name| image_row(image, &name, &created, usage))
-    });
-    let head = heads(&["IMAGE", "IMAGE ID", "CREATED", "SIZE", "SHARED SIZE", "UNIQUE SIZE", "CONTAINERS"]);
-    output::table(&[head].into_iter().chain(images).collect::<Vec<_>>())?;
+fn section(what: &str, heads: &[&str], rows: Vec<Vec<String>>) -> Result<(), Failure> {
+    output::line(&format!("{what} space usage:\n"))?;
+    let heads = heads.iter().map(|&head| head.to_owned()).collect();
+    output::table(&[heads].into_iter().chain(rows).collect::<Vec<_>>())?;
+    output::line("")
+}
 
-    output::line("\nContainers space usage:\n")?;
-    let containers = usage.containers.iter().map(|container| {
-        let record = &container.record;
-        vec![
-            record.id.short().to_owned(),
-            human::plain(&record.spec.image),
-            human::size(container.bytes),
-            ago(record.created),
-            record.state.name().to_owned(),
-            record.name.to_string(),
-        ]
-    });
-    let head = heads(&["CONTAINER ID", "IMAGE", "SIZE", "CREATED", "STATUS", "NAMES"]);
-    output::table(&[head].into_iter().chain(containers).collect::<Vec<_>>())?;
+fn ago(at: u64) -> String {
+    format!("{} ago", human::duration(human::now().saturating_sub(at)))
+}
 
-    output::line("\nSnapshots space usage:\n")?;
-    let snapshots = usage.snapshots.iter().map(|snapshot| {
-        vec![
-            snapshot.name.clone(),
-            human::plain(&snapshot.image),
-            human::size(snapshot.size),
-            ago(snapshot.created),
-        ]
-    });
-    let head = heads(&["NAME", "IMAGE", "SIZE", "CREATED"]);
-    output::table(&[head].into_iter().chain(snapshots).collect::<Vec<_>>())?;
+fn images(usage: &DiskUsage) -> Vec<Vec<String>> {
+    let rows = usage
+        .images
+        .images
+        .iter()
+        .flat_map(|image| names(image).into_iter().map(move |name| image_row(image, name, usage)));
+    rows.collect()
+}
 
-    output::line("\nTemplates space usage:\n")?;
-    let templates = usage.templates.iter().map(|template| {
-        let usable = if template.usable { "yes" } else { "no" };
-        vec![template.key.clone(), human::size(template.size), ago(template.created), usable.to_owned()]
-    });
-    let head = heads(&["KEY", "SIZE", "CREATED", "USABLE"]);
-    output::table(&[head].into_iter().chain(templates).collect::<Vec<_>>())?;
+fn container(container: &ContainerUsage) -> Vec<String> {
+    let record = &container.record;
+    vec![
+        record.id.short().to_owned(),
+        human::plain(&record.spec.image),
+        human::size(container.bytes),
+        ago(record.created),
+        record.state.name().to_owned(),
+        record.name.to_string(),
+    ]
+}
 
-    let stray = usage.stray;
-    output::line(&format!("\nStray files: {}, {}", stray.count, human::size(stray.bytes)))
+fn snapshot(snapshot: &SnapshotSummary) -> Vec<String> {
+    let SnapshotSummary { name, image, size, created, .. } = snapshot;
+    vec![name.clone(), human::plain(image), human::size(*size), ago(*created)]
+}
+
+fn template(template: &TemplateSummary) -> Vec<String> {
+    let usable = if template.usable { "yes" } else { "no" };
+    vec![template.key.clone(), human::size(template.size), ago(template.created), usable.to_owned()]
 }
 
 /// One that has no name has a row as well.
@@ -113,13 +123,13 @@ fn names(image: &ImageUsage) -> Vec<String> {
     if names.is_empty() { vec!["<none>".to_owned()] } else { names }
 }
 
-fn image_row(image: &ImageUsage, name: &str, created: &str, usage: &DiskUsage) -> Vec<String> {
+fn image_row(image: &ImageUsage, name: String, usage: &DiskUsage) -> Vec<String> {
     let digest = image.digest.to_string();
     let containers = usage.containers.iter().filter(|container| container.record.image_digest == digest);
     vec![
-        name.to_owned(),
+        name,
         image.digest.hex()[..SHORT].to_owned(),
-        created.to_owned(),
+        image.created.as_deref().and_then(rfc3339).map_or_else(|| "N/A".to_owned(), ago),
         human::size(image.bytes),
         human::size(image.shared),
         human::size(image.bytes - image.shared),

@@ -14,7 +14,7 @@ use super::{LAYOUT, Place, Store, reference_of};
 use crate::content::check;
 use crate::digest::{Digest, Hashing};
 use crate::error::{During, ImageError, Result};
-use crate::manifest::{CONTAINERD_NAME, Descriptor, INDEX, Listing, REF_NAME, Saved};
+use crate::manifest::{CONTAINERD_NAME, Descriptor, INDEX, Listing, Manifest, REF_NAME, Saved};
 use crate::progress::{LayerProgress, Progress};
 use crate::reference::Reference;
 use crate::tar::Packer;
@@ -93,28 +93,22 @@ impl Store {
     /// Opens the blobs, and writes the documents that lead to them.
     fn gather(&self, chosen: &Chosen, form: ArchiveForm) -> Result<Outgoing> {
         let mut blobs = BTreeMap::new();
-        let mut saved = Vec::new();
-        let mut listing =
-            Listing { schema_version: 2, media_type: Some(INDEX.to_owned()), manifests: Vec::new() };
+        let (mut saved, mut manifests) = (Vec::new(), Vec::new());
         // By name, so that the order is one that people expect.
         let mut sorted: Vec<_> = chosen.values().collect();
         sorted.sort_by_key(|(descriptor, names)| (names.first(), descriptor.digest));
         for (descriptor, names) in sorted {
             let (manifest, configuration) = self.documents(&descriptor.digest)?;
-            let layers = manifest.layers.iter().zip(configuration.rootfs.diff_ids);
-            let layers = layers.map(|(layer, diff_id)| (layer, Some(diff_id)));
+            let diff_ids = configuration.rootfs.diff_ids.into_iter().map(Some);
+            let layers = manifest.layers.iter().zip(diff_ids);
             for (blob, diff_id) in [(descriptor, None), (&manifest.config, None)].into_iter().chain(layers) {
                 let file = self.open_at(Place::Blob(blob.digest))?;
                 blobs.insert(blob.digest, Blob { file, size: blob.size, diff_id });
             }
-            saved.push(Saved {
-                config: Place::Blob(manifest.config.digest).path(),
-                repo_tags: Some(names.iter().map(Reference::familiar).collect())
-                    .filter(|_| !names.is_empty()),
-                layers: manifest.layers.iter().map(|layer| Place::Blob(layer.digest).path()).collect(),
-            });
-            listing.manifests.extend(listed(descriptor, names));
+            saved.push(as_docker(&manifest, names));
+            manifests.extend(as_oci(descriptor, names));
         }
+        let listing = Listing { schema_version: 2, media_type: Some(INDEX.to_owned()), manifests };
         let json = |e| ImageError::invalid("cannot write the archive's list of images").because(e);
         let mut documents = vec![("index.json", serde_json::to_vec(&listing).map_err(json)?)];
         if form == ArchiveForm::Docker {
@@ -135,21 +129,16 @@ impl Outgoing {
         let of = self.blobs.values().filter(|blob| blob.diff_id.is_some()).count();
         let mut number = 0;
         for (digest, blob) in self.blobs {
-            let name = Place::Blob(digest).path();
             let layer = blob.diff_id.map(|diff_id| {
                 number += 1;
                 LayerProgress { number, of, diff_id, size: Some(blob.size) }
             });
-            if let Some(layer) = &layer {
-                progress.layer_started(layer);
-            }
+            layer.iter().for_each(|layer| progress.layer_started(layer));
             let mut contents = Hashing::new(Reporting { file: blob.file, layer, progress });
-            let packed = pack.file(&name, blob.size, &mut contents);
+            let packed = pack.file(&Place::Blob(digest).path(), blob.size, &mut contents);
             packed.during(format_args!("cannot put {digest} into the archive"))?;
             check(contents, &digest, blob.size)?;
-            if let Some(layer) = &layer {
-                progress.layer_done(layer, false);
-            }
+            layer.iter().for_each(|layer| progress.layer_done(layer, false));
         }
         for (name, bytes) in self.documents {
             pack.file(name, bytes.len() as u64, &bytes[..]).during(cannot)?;
@@ -175,9 +164,19 @@ impl Read for Reporting<'_> {
     }
 }
 
+/// An image as `docker save` lists it.
+fn as_docker(manifest: &Manifest, names: &BTreeSet<Reference>) -> Saved {
+    let tags = names.iter().map(Reference::familiar).collect();
+    Saved {
+        config: Place::Blob(manifest.config.digest).path(),
+        repo_tags: Some(tags).filter(|_| !names.is_empty()),
+        layers: manifest.layers.iter().map(|layer| Place::Blob(layer.digest).path()).collect(),
+    }
+}
+
 /// An image as an OCI archive lists it: once for each of its names. `REF_NAME` has the name as it is typed, which is what
 /// skopeo finds an image by; who imports images takes the whole one.
-fn listed(descriptor: &Descriptor, names: &BTreeSet<Reference>) -> Vec<Descriptor> {
+fn as_oci(descriptor: &Descriptor, names: &BTreeSet<Reference>) -> Vec<Descriptor> {
     let named = |name: &Reference| {
         let pairs = [(CONTAINERD_NAME, name.to_string()), (REF_NAME, name.familiar())];
         let annotations = pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();

@@ -38,6 +38,14 @@ pub struct ImageUsage {
     pub shared: u64,
 }
 
+/// What one file takes, of how many images it is, and whether one of them is used.
+#[derive(Debug, Clone, Copy, Default)]
+struct Taken {
+    bytes: u64,
+    owners: usize,
+    is_used: bool,
+}
+
 /// What leads nowhere.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stray {
@@ -49,46 +57,49 @@ impl Store {
     /// Looks at every file; `used` tells which images somebody needs.
     pub fn usage(&self, used: &dyn Fn(&Digest) -> bool) -> Result<Usage> {
         let _lock = self.lock(FlockOperation::LockShared)?;
-        let mut images: BTreeMap<Digest, (ImageUsage, Vec<Place>)> = BTreeMap::new();
-        for descriptor in self.listing()?.manifests {
-            if let Some((image, _)) = images.get_mut(&descriptor.digest) {
-                image.references.extend(reference_of(&descriptor));
-                continue;
-            }
-            let (manifest, configuration) = self.documents(&descriptor.digest)?;
-            let files = files_of(descriptor.digest, &manifest, &configuration);
-            let files: BTreeSet<_> = files.into_iter().collect();
-            let references = reference_of(&descriptor).into_iter().collect();
-            let (digest, created) = (descriptor.digest, configuration.created);
-            let image = ImageUsage { digest, references, created, bytes: 0, shared: 0 };
-            images.insert(digest, (image, files.into_iter().collect()));
-        }
-        // Of each file: its bytes, how many images it is of, and whether one of them is used.
-        let mut files: BTreeMap<Place, (u64, usize, bool)> = BTreeMap::new();
+        let mut images = self.images()?;
+        let mut files: BTreeMap<Place, Taken> = BTreeMap::new();
         let mut blocks = Blocks::default();
         for (digest, (_, places)) in &images {
             for place in places {
-                let mut bytes = || blocks.count(&self.path(&place.path()));
-                let (_, owners, is_used) = files.entry(*place).or_insert_with(|| (bytes(), 0, false));
-                *owners += 1;
-                *is_used |= used(digest);
+                let mut count =
+                    || Taken { bytes: blocks.count(&self.path(&place.path())), ..Taken::default() };
+                let taken = files.entry(*place).or_insert_with(&mut count);
+                taken.owners += 1;
+                taken.is_used |= used(digest);
             }
         }
         for (image, places) in images.values_mut() {
-            for (bytes, owners, _) in places.iter().filter_map(|place| files.get(place)) {
-                image.bytes += bytes;
-                image.shared += if *owners > 1 { *bytes } else { 0 };
+            for taken in places.iter().filter_map(|place| files.get(place)) {
+                image.bytes += taken.bytes;
+                image.shared += if taken.owners > 1 { taken.bytes } else { 0 };
             }
         }
-        let reclaimable = files.values().filter(|(_, _, is_used)| !is_used).map(|(bytes, ..)| bytes).sum();
         let needed = files.keys().map(|place| place.path()).collect();
-        let stray = self.strays(&needed, blocks)?;
         Ok(Usage {
             images: images.into_values().map(|(image, _)| image).collect(),
-            bytes: files.values().map(|(bytes, ..)| bytes).sum(),
-            reclaimable,
-            stray,
+            bytes: files.values().map(|taken| taken.bytes).sum(),
+            reclaimable: files.values().filter(|taken| !taken.is_used).map(|taken| taken.bytes).sum(),
+            stray: self.strays(&needed, blocks)?,
         })
+    }
+
+    /// Each image with its files, before these were looked at. The caller holds the lock.
+    fn images(&self) -> Result<BTreeMap<Digest, (ImageUsage, BTreeSet<Place>)>> {
+        let mut images: BTreeMap<Digest, (ImageUsage, BTreeSet<Place>)> = BTreeMap::new();
+        for descriptor in self.listing()?.manifests {
+            let reference = reference_of(&descriptor);
+            if let Some((image, _)) = images.get_mut(&descriptor.digest) {
+                image.references.extend(reference);
+                continue;
+            }
+            let digest = descriptor.digest;
+            let (manifest, configuration) = self.documents(&digest)?;
+            let files = files_of(digest, &manifest, &configuration).into_iter().collect();
+            let (references, created) = (reference.into_iter().collect(), configuration.created);
+            images.insert(digest, (ImageUsage { digest, references, created, bytes: 0, shared: 0 }, files));
+        }
+        Ok(images)
     }
 
     /// Folders of dead loads, and files that are none of those needed; `counted` are those. What a load under way holds is
