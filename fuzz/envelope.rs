@@ -27,10 +27,17 @@ struct Script<'a> {
 #[derive(Debug, Arbitrary)]
 enum Then<'a> {
     /// Somewhere in the file.
-    Damage { at: u32, xor: u8 },
-    Resize { len: u32 },
+    Damage {
+        at: u32,
+        xor: u8,
+    },
+    Resize {
+        len: u32,
+    },
     /// In the first page, and the digest made to fit.
-    Forge { places: Vec<(u16, u8)> },
+    Forge {
+        places: Vec<(u16, u8)>,
+    },
     /// Another file altogether.
     Replace(&'a [u8]),
 }

@@ -53,9 +53,12 @@ impl Said for SaidByAgent<'_> {
 
     fn wire(&self) -> FromAgent {
         let says = match *self {
-            Self::Hello { version, agent, kernel } => {
-                AgentSays::Hello(Hello { version, agent: agent.to_owned(), kernel: kernel.to_owned(), mailbox: 0 })
-            }
+            Self::Hello { version, agent, kernel } => AgentSays::Hello(Hello {
+                version,
+                agent: agent.to_owned(),
+                kernel: kernel.to_owned(),
+                mailbox: 0,
+            }),
             Self::Started { mounts_us, started_us } => AgentSays::Started(Started { mounts_us, started_us }),
             Self::Failed { kind, message } => AgentSays::Failed(Failed { kind, message: message.to_owned() }),
             Self::Ack => AgentSays::Ack(Ack {}),

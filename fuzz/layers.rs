@@ -120,13 +120,13 @@ pub(crate) fn layers(bytes: &[u8]) {
 }
 
 /// In memory, where there is such a place.
-fn folder() -> TempDir {
+pub(crate) fn folder() -> TempDir {
     let memory = Path::new("/dev/shm");
     let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
     made.expect("a temporary folder")
 }
 
-fn left_behind(folder: &Path) -> usize {
+pub(crate) fn left_behind(folder: &Path) -> usize {
     fs::read_dir(folder).map_or(0, Iterator::count)
 }
 
@@ -169,7 +169,7 @@ fn docker_save(layers: &[Vec<u8>]) -> Vec<u8> {
     out
 }
 
-fn member(out: &mut Vec<u8>, name: &str, content: &[u8]) {
+pub(crate) fn member(out: &mut Vec<u8>, name: &str, content: &[u8]) {
     let mut header = Header::new(b'0');
     header.text(0..100, name.as_bytes());
     header.number(124..136, u64::try_from(content.len()).expect("it is in memory"));

@@ -11,13 +11,16 @@
 //!
 //! The bodies know nothing of the fuzzer: `tests/corpus.rs` replays what is in `corpus/` with plain tests.
 
+mod challenges;
 mod devices;
+mod documents;
 mod envelope;
 mod frames;
 mod fuse;
 mod index;
 mod layers;
 mod machine;
+mod references;
 mod vsock;
 
 use std::env;
@@ -27,12 +30,15 @@ pub type Body = fn(&[u8]);
 
 /// All targets; each has its folder in `corpus/`.
 pub const TARGETS: &[(&str, Body)] = &[
+    ("challenges", challenges::headers),
+    ("documents", documents::images),
     ("envelope", envelope::files),
     ("frames-from-agent", frames::from_agent),
     ("frames-from-host", frames::from_host),
     ("fuse", fuse::requests),
     ("index", index::tables),
     ("layers", layers::layers),
+    ("references", references::names),
     ("device-fs", devices::fs),
     ("device-rng", devices::rng),
     ("device-vsock", devices::vsock),

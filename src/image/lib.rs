@@ -39,6 +39,8 @@ pub use limits::Limits;
 pub use load::Loaded;
 pub use progress::{LayerProgress, Progress};
 pub use reference::Reference;
+#[cfg(feature = "test-utils")]
+pub use registry::token_challenge;
 pub use registry::{Inspected, Kept, RemoteManifest, Settings, inspect, log_in, log_out, tags};
 pub use store::{
     ArchiveForm, Damage, Image, ImageUsage, Inspection, Part, Pruned, Removed, Repair, Step, Store, Stray,

@@ -46,12 +46,17 @@ impl Reference {
         self.digest
     }
 
-    /// The name as a person would type it: without what goes without saying.
+    /// The name as a person would type it: without what goes without saying, unless it would then be another.
     pub fn familiar_name(&self) -> String {
-        match self.domain.as_str() {
-            DEFAULT_DOMAIN => self.path.strip_prefix(OFFICIAL).unwrap_or(&self.path).to_owned(),
-            domain => format!("{domain}/{}", self.path),
+        let short = match self.path.strip_prefix(OFFICIAL) {
+            Some(rest) if !rest.contains('/') => rest,
+            _ => &self.path,
+        };
+        let is_same = split_domain(short) == (DEFAULT_DOMAIN, short) && Digest::from_hex(short).is_none();
+        if self.domain == DEFAULT_DOMAIN && is_same {
+            return short.to_owned();
         }
+        format!("{}/{}", self.domain, self.path)
     }
 
     /// The same with its tag, or else with its digest.
@@ -249,10 +254,21 @@ mod tests {
 
     #[test]
     fn a_name_is_shown_as_it_would_be_typed() {
-        for (whole, short) in
-            [("docker.io/library/alpine", "alpine"), ("docker.io/u/a", "u/a"), ("ghcr.io/u/a", "ghcr.io/u/a")]
-        {
-            assert_eq!(whole.parse::<Reference>().unwrap().familiar_name(), short);
+        let hex = format!("docker.io/library/{}", "a".repeat(64));
+        for (whole, short) in [
+            ("docker.io/library/alpine", "alpine"),
+            ("docker.io/u/a", "u/a"),
+            ("ghcr.io/u/a", "ghcr.io/u/a"),
+            // Shorter, these would be others.
+            ("docker.io/library/u/a", "library/u/a"),
+            ("docker.io/library/library/a", "library/library/a"),
+            ("docker.io/ghcr.io/a", "docker.io/ghcr.io/a"),
+            ("docker.io/localhost/a", "docker.io/localhost/a"),
+            (&hex, &hex),
+        ] {
+            let name = whole.parse::<Reference>().unwrap();
+            assert_eq!(name.familiar_name(), short);
+            assert_eq!(short.parse::<Reference>().unwrap(), name);
         }
     }
 }

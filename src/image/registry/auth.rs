@@ -51,6 +51,15 @@ impl Challenge {
     }
 }
 
+/// Realm and service of a challenge for a token.
+#[cfg(feature = "test-utils")]
+pub fn token_challenge(header: &str) -> Option<(String, Option<String>)> {
+    match Challenge::parse(header)? {
+        Challenge::Bearer { realm, service } => Some((realm, service)),
+        _ => None,
+    }
+}
+
 /// `key="value", key=value`; what is not so is where it ends.
 fn parameters(mut rest: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();

@@ -34,6 +34,8 @@ use std::collections::BTreeMap;
 use std::io::{self, Cursor, ErrorKind, Read};
 use std::thread;
 
+#[cfg(feature = "test-utils")]
+pub use auth::token_challenge;
 pub use credentials::Kept;
 pub use inspect::{Inspected, RemoteManifest, inspect};
 pub use login::{log_in, log_out};
