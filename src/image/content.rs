@@ -68,7 +68,11 @@ impl Staging {
                 Err(_) => true,
             };
             if free {
-                fs::remove_dir_all(&dir).during(format_args!("cannot remove {}", dir.display()))?;
+                match fs::remove_dir_all(&dir) {
+                    // Its load has ended by itself meanwhile, the lock before the folder.
+                    Err(e) if e.kind() == ErrorKind::NotFound => {}
+                    removed => removed.during(format_args!("cannot remove {}", dir.display()))?,
+                }
                 swept.dead += 1;
             } else {
                 swept.alive += 1;
