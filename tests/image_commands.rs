@@ -278,6 +278,11 @@ fn a_manifest_is_shown_as_its_registry_has_it_and_nothing_is_pulled() {
     let never = host.isopod(&["manifest", "inspect", &format!("{}/never", registry.host())]).expect(1);
     assert!(never.stderr.contains("does not have it"), "{}", never.stderr);
     assert_eq!(host.isopod(&["images", "-q"]).expect(0).text(), "");
+
+    host.isopod(&["pull", "-q", &name]).expect(0);
+    let told = host.isopod(&["inspect", "-f", "{{index .RepoDigests 0}}", &name]).expect(0);
+    let expected = format!("{}/tale@{}\n", registry.host(), digest(list.as_bytes()));
+    assert_eq!(told.text(), expected, "the digest that its registry knows");
 }
 
 /// Changes the last byte of a file.

@@ -102,9 +102,10 @@ fn docker(found: Inspection) -> ImageInspect {
     let said = |key: &str| found.configuration.get(key).cloned().unwrap_or_default();
     let text = |value: Value| if value.is_null() { json!("") } else { value };
     let last = found.configuration["history"].as_array().and_then(|steps| steps.last());
+    let names = found.references.iter();
     let digests: BTreeSet<String> =
-        found.references.iter().map(|name| format!("{}@{}", name.familiar_name(), found.digest)).collect();
-    let tagged = found.references.iter().filter(|name| name.tag().is_some());
+        names.clone().map(|(name, digest)| format!("{}@{digest}", name.familiar_name())).collect();
+    let tagged = names.map(|(name, _)| name).filter(|name| name.tag().is_some());
     ImageInspect {
         id: found.digest.to_string(),
         repo_tags: tagged.map(Reference::familiar).collect(),

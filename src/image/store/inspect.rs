@@ -5,7 +5,7 @@ use super::{Place, Store, reference_of};
 use crate::config;
 use crate::digest::Digest;
 use crate::error::{ImageError, Kind, Result};
-use crate::manifest::Manifest;
+use crate::manifest::{Descriptor, INDEX_DIGEST, Manifest};
 use crate::reference::Reference;
 use crate::strict;
 use rustix::fs::FlockOperation;
@@ -19,8 +19,8 @@ pub struct Inspection {
     pub digest: Digest,
     pub media_type: String,
     pub manifest_size: u64,
-    /// All its names.
-    pub references: Vec<Reference>,
+    /// All its names, and the digest by which each one's registry has it: the index's, if it was chosen from one.
+    pub references: Vec<(Reference, Digest)>,
     /// All of its configuration: somebody else's word.
     pub configuration: Value,
     /// Sum of the layers as they came.
@@ -60,13 +60,17 @@ impl Store {
         let _lock = self.lock(FlockOperation::LockShared)?;
         let (_, digest) = self.find(asked)?;
         let (manifest, bytes) = self.both(&digest)?;
-        let manifests = self.listing()?.manifests;
-        let listed = manifests.iter().find(|d| d.digest == digest);
+        let mut manifests = self.listing()?.manifests;
+        manifests.retain(|d| d.digest == digest);
+        let at_registry = |d: &Descriptor| {
+            d.annotations.get(INDEX_DIGEST).and_then(|index| index.parse().ok()).unwrap_or(digest)
+        };
+        let references = manifests.iter().filter_map(|d| Some((reference_of(d)?, at_registry(d))));
         Ok(Inspection {
             digest,
             media_type: manifest.media_type.clone(),
-            manifest_size: listed.map_or(0, |d| d.size),
-            references: manifests.iter().filter(|d| d.digest == digest).filter_map(reference_of).collect(),
+            manifest_size: manifests.first().map_or(0, |d| d.size),
+            references: references.collect(),
             configuration: strict::parse("the image configuration", &bytes)?,
             size: manifest.layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.size)),
         })
