@@ -72,6 +72,22 @@ fn what_is_saved_is_read_by_skopeo_both_ways_and_by_ourselves() {
 }
 
 #[test]
+fn an_image_with_dockers_manifest_is_saved_with_one_that_readers_of_oci_archives_know() {
+    let (host, registry) = (Host::new(), Registry::open());
+    let one = layout("x", "one", "2024-01-01T00:00:00Z").write(&host.scratch("one"));
+    registry.push_with(&["--format", "v2s2"], &format!("oci:{}:x", one.display()), "tale:7");
+    let name = format!("{}/tale:7", registry.host());
+    host.isopod(&["pull", "-q", &name]).expect(0);
+    let archive = host.scratch("saved.tar");
+    host.isopod(&["save", "-q", "-o", archive.to_str().unwrap(), &name]).expect(0);
+    for form in ["oci-archive", "docker-archive"] {
+        let config = skopeo(&["inspect", "--config", &format!("{form}:{}:{name}", archive.display())]);
+        assert_eq!(config["config"]["Labels"]["from"], "one", "{form}");
+    }
+    Host::new().isopod(&["load", "-q", "-i", archive.to_str().unwrap()]).expect(0);
+}
+
+#[test]
 fn the_same_images_make_the_same_archive_wherever_it_goes() {
     let host = Host::new();
     load(&host, layout("tale:7", "one", "2024-01-01T00:00:00Z"));
@@ -267,7 +283,7 @@ fn a_manifest_is_shown_as_its_registry_has_it_and_nothing_is_pulled() {
     let listed = json!({"mediaType": INDEX, "digest": digest(list.as_bytes()), "size": list.len()});
     fs::write(one.join("index.json"), json!({"schemaVersion": 2, "manifests": [listed]}).to_string())
         .unwrap();
-    registry.push_all(&format!("oci:{}", one.display()), "tale:8");
+    registry.push_with(&["--all"], &format!("oci:{}", one.display()), "tale:8");
     let name = format!("{}/tale:8", registry.host());
     assert_eq!(host.isopod(&["manifest", "inspect", &name]).expect(0).text(), list);
     let told = host.isopod(&["manifest", "inspect", "-v", &name]).expect(0);

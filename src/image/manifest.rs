@@ -76,6 +76,24 @@ pub(crate) struct Manifest {
     pub(crate) layers: Vec<Descriptor>,
 }
 
+impl Manifest {
+    /// The same in OCI's words, if it is in Docker's.
+    pub(crate) fn in_oci_words(&self) -> Self {
+        let layer = |layer: &Descriptor| match layer.media_type.strip_prefix(DOCKER_LAYER) {
+            Some(form) => {
+                Descriptor { media_type: format!("{LAYER}{}", form.replace('.', "+")), ..layer.clone() }
+            }
+            None => layer.clone(),
+        };
+        Self {
+            schema_version: self.schema_version,
+            media_type: MANIFEST.to_owned(),
+            config: Descriptor { media_type: CONFIG.to_owned(), ..self.config.clone() },
+            layers: self.layers.iter().map(layer).collect(),
+        }
+    }
+}
+
 /// An OCI layout's, or our store's, list of images.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -46,17 +46,13 @@ impl Registry {
 
     /// Has skopeo push an image that it knows as `from`.
     pub(crate) fn push(&self, from: &str, name: &str) {
-        self.copy(&["copy", "--quiet"], from, name);
+        self.push_with(&[], from, name);
     }
 
-    /// The same with all images of an index.
-    pub(crate) fn push_all(&self, from: &str, name: &str) {
-        self.copy(&["copy", "--quiet", "--all"], from, name);
-    }
-
-    fn copy(&self, verb: &[&str], from: &str, name: &str) {
+    /// The same with more of skopeo's flags.
+    pub(crate) fn push_with(&self, flags: &[&str], from: &str, name: &str) {
         let mut command = Command::new("skopeo");
-        command.args(verb).args([from, &format!("docker://{}/{name}", self.host)]);
+        command.args(["copy", "--quiet"]).args(flags).args([from, &format!("docker://{}/{name}", self.host)]);
         if self.guarded {
             command.arg(format!("--dest-creds={USER}:{PASSWORD}"));
             command.arg(format!("--dest-cert-dir={}", self.root.path().join("trusted").display()));

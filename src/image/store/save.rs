@@ -2,7 +2,7 @@
 //! Images as an archive that other tools read: an OCI layout which, unless that is not wanted, is one of `docker save` too.
 //!
 //! ```text
-//!   blobs/sha256/<digest>   manifests, configurations and layers as they came
+//!   blobs/sha256/<digest>   manifests in OCI's words; configurations and layers as they came
 //!   index.json              each image under each of its names, in OCI's words
 //!   manifest.json           the same in Docker's words
 //!   oci-layout
@@ -14,14 +14,15 @@ use super::{LAYOUT, Place, Store, reference_of};
 use crate::content::check;
 use crate::digest::{Digest, Hashing};
 use crate::error::{During, ImageError, Result};
-use crate::manifest::{CONTAINERD_NAME, Descriptor, INDEX, Listing, Manifest, REF_NAME, Saved};
+use crate::manifest::{
+    CONTAINERD_NAME, Descriptor, INDEX, Listing, MANIFEST, Manifest, REF_NAME, Saved, descriptor,
+};
 use crate::progress::{LayerProgress, Progress};
 use crate::reference::Reference;
 use crate::tar::Packer;
 use rustix::fs::FlockOperation;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Cursor, Read, Write};
 
 /// Which tools are to read an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,7 +41,7 @@ struct Outgoing {
 }
 
 struct Blob {
-    file: File,
+    contents: Box<dyn Read>,
     size: u64,
     /// Of a layer.
     diff_id: Option<Digest>,
@@ -101,12 +102,15 @@ impl Store {
             let (manifest, configuration) = self.documents(&descriptor.digest)?;
             let diff_ids = configuration.rootfs.diff_ids.into_iter().map(Some);
             let layers = manifest.layers.iter().zip(diff_ids);
-            for (blob, diff_id) in [(descriptor, None), (&manifest.config, None)].into_iter().chain(layers) {
-                let file = self.open_at(Place::Blob(blob.digest))?;
-                blobs.insert(blob.digest, Blob { file, size: blob.size, diff_id });
+            for (blob, diff_id) in [(&manifest.config, None)].into_iter().chain(layers) {
+                let contents = Box::new(self.open_at(Place::Blob(blob.digest))?);
+                blobs.insert(blob.digest, Blob { contents, size: blob.size, diff_id });
             }
+            let (descriptor, contents) = self.outgoing_manifest(descriptor, &manifest)?;
+            let size = descriptor.size;
+            blobs.insert(descriptor.digest, Blob { contents, size, diff_id: None });
             saved.push(as_docker(&manifest, names));
-            manifests.extend(as_oci(descriptor, names));
+            manifests.extend(as_oci(&descriptor, names));
         }
         let listing = Listing { schema_version: 2, media_type: Some(INDEX.to_owned()), manifests };
         let json = |e| ImageError::invalid("cannot write the archive's list of images").because(e);
@@ -116,6 +120,21 @@ impl Store {
         }
         documents.push(("oci-layout", LAYOUT.to_vec()));
         Ok(Outgoing { blobs, documents })
+    }
+
+    /// A manifest as readers of OCI archives take it: they know none of Docker's, which gets another digest so.
+    fn outgoing_manifest(
+        &self,
+        found: &Descriptor,
+        manifest: &Manifest,
+    ) -> Result<(Descriptor, Box<dyn Read>)> {
+        if found.media_type == MANIFEST {
+            return Ok((found.clone(), Box::new(self.open_at(Place::Blob(found.digest))?)));
+        }
+        let bytes = serde_json::to_vec(&manifest.in_oci_words())
+            .map_err(|e| ImageError::invalid("cannot write a manifest").because(e))?;
+        let made = descriptor(MANIFEST, Digest::of(&bytes), bytes.len() as u64);
+        Ok((Descriptor { platform: found.platform.clone(), ..made }, Box::new(Cursor::new(bytes))))
     }
 }
 
@@ -134,7 +153,7 @@ impl Outgoing {
                 LayerProgress { number, of, diff_id, size: Some(blob.size) }
             });
             layer.iter().for_each(|layer| progress.layer_started(layer));
-            let mut contents = Hashing::new(Reporting { file: blob.file, layer, progress });
+            let mut contents = Hashing::new(Reporting { contents: blob.contents, layer, progress });
             let packed = pack.file(&Place::Blob(digest).path(), blob.size, &mut contents);
             packed.during(format_args!("cannot put {digest} into the archive"))?;
             check(contents, &digest, blob.size)?;
@@ -149,14 +168,14 @@ impl Outgoing {
 
 /// A blob that tells how far it has come, if it is a layer.
 struct Reporting<'a> {
-    file: File,
+    contents: Box<dyn Read>,
     layer: Option<LayerProgress>,
     progress: &'a dyn Progress,
 }
 
 impl Read for Reporting<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.file.read(buf)?;
+        let n = self.contents.read(buf)?;
         if let Some(layer) = &self.layer {
             self.progress.layer_advanced(layer, n as u64);
         }
