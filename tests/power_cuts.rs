@@ -151,7 +151,9 @@ fn a_pull_is_there_when_it_was_said_to_be_whenever_the_power_fails() {
 fn a_name_and_a_removal_are_lasting_whenever_the_power_fails() {
     let images = Images::new();
     let before = images.disk(&[&images.kept, &images.other]);
-    for args in [["tag", "kept:1", "other:1"].as_slice(), &["rmi", "other:1"]] {
+    for args in
+        [["tag", "kept:1", "other:1"].as_slice(), &["rmi", "other:1"], &["image", "prune", "-a", "-f"]]
+    {
         Cut { images: &images, before: &before, args }.everywhere();
     }
 }

@@ -199,6 +199,14 @@ fn a_removal_killed_anywhere_is_ended_by_the_next_command() {
 }
 
 #[test]
+fn a_pruning_killed_anywhere_is_ended_by_the_next_command() {
+    let scratch = Host::without_templates();
+    let images = Images::new(&scratch);
+    let before = host_with(&images, true);
+    Trial { images: &images, before: &before, args: &["image", "prune", "-a", "-f"], again: 0 }.everywhere();
+}
+
+#[test]
 fn a_push_killed_anywhere_leaves_the_store_alone_and_can_be_given_again() {
     let scratch = Host::without_templates();
     let images = Images::new(&scratch);
