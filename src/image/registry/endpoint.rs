@@ -7,7 +7,7 @@
 //! Docker, and so may those that were named insecure.
 
 use super::auth::Challenge;
-use super::http::{Asked, Http, Trouble, is_passing};
+use super::http::{Asked, Http, Trouble};
 use super::settings::{Settings, host, mirror_host};
 use crate::error::{ImageError, Kind, Result};
 use std::fs;
@@ -47,21 +47,16 @@ impl Endpoint {
     /// Asks whether there is a registry, and what it wants to see of us. Gives `scheme://host` with it.
     pub(super) fn ping(&self) -> Result<(String, Challenge, Http)> {
         let http = Http::new(&self.certificates, self.insecure)?;
-        let ask = |scheme: &str| {
-            let origin = format!("{scheme}://{}", self.host);
-            let url = format!("{origin}/v2/");
-            // Who is there is asked once; who is there and busy, as often as anything.
-            let answer = match http.ask_once(&url, Asked::default()) {
-                Ok(response) if is_passing(response.status()) => http.ask(&url, Asked::default()),
-                answer => answer,
-            };
-            answer.map(|response| (origin, response))
+        let at = |scheme: &str| format!("{scheme}://{}", self.host);
+        let ask = |origin: String| {
+            http.ask(&format!("{origin}/v2/"), Asked::default()).map(|response| (origin, response))
         };
-        let answer = match ask("https") {
-            // Nobody speaks TLS there, as far as can be told.
-            Err(Trouble::Connection(_)) if self.insecure => ask("http"),
-            other => other,
+        // Whether somebody speaks TLS there is asked once; who does, as often as anything.
+        let plain = || match http.ask_once(&format!("{}/v2/", at("https")), Asked::default()) {
+            Err(Trouble::Connection(_)) => true,
+            Ok(_) | Err(_) => false,
         };
+        let answer = if self.insecure && plain() { ask(at("http")) } else { ask(at("https")) };
         let (origin, response) = answer
             .map_err(|trouble| trouble.explain(format_args!("cannot reach the registry {}", self.host)))?;
         match response.status() {

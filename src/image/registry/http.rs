@@ -258,7 +258,7 @@ impl Http {
     }
 }
 
-pub(super) fn is_passing(status: u16) -> bool {
+fn is_passing(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
 }
 

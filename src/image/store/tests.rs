@@ -244,18 +244,18 @@ fn what_a_load_found_here_is_there_at_its_end_whoever_removed_it() {
     let archive = Archive::new(&layers()).end(Some("app"));
     store.load_reader(&archive[..], &()).unwrap();
     let before = files(&store.path("layers"));
-    /// Removes the image when the second load is told of its first layer.
-    struct Remover<'a>(&'a Store);
+    /// Removes the image when the second load has found all its layers.
+    struct Remover<'a>(&'a Store, AtomicUsize);
     impl Progress for Remover<'_> {
         fn layer_done(&self, layer: &LayerProgress, present: bool) {
             assert!(present);
-            if layer.number == layer.of {
+            if self.1.fetch_add(1, Ordering::SeqCst) + 1 == layer.of {
                 self.0.remove("app", true, &mut |_| true).unwrap();
                 assert!(files(&self.0.path("layers/sha256")).is_empty());
             }
         }
     }
-    store.load_reader(&archive[..], &Remover(&store)).unwrap();
+    store.load_reader(&archive[..], &Remover(&store, AtomicUsize::new(0))).unwrap();
     assert_eq!(files(&store.path("layers")), before);
     assert_eq!(names(&store.resolve("app").unwrap()), ["/", "/c", "/etc", "/etc/b"]);
     assert!(
