@@ -127,7 +127,14 @@ impl Machine {
         fdpass::send(self.socket.as_fd(), &serde_json::to_vec(&request)?, fds)
     }
 
-    /// Ends the process, whatever it is doing, and waits until it is gone.
+    /// Ends the process, whatever it is doing; whoever drops this waits until it is gone.
+    pub fn end(&self) {
+        if !self.reaped {
+            let _ = self.child.kill();
+        }
+    }
+
+    /// The same, and waits until it is gone.
     pub fn kill(&mut self) {
         if !self.reaped {
             let _ = self.child.kill();

@@ -110,7 +110,7 @@ pub(crate) fn launch(context: Context<'_>, launch: Launch<'_>) -> Result<Finishe
         .map_err(|e| trouble.push(EngineError::io("pause and snapshot will not reach the container")(e)))
         .ok();
 
-    let mut session = None;
+    let (mut session, mut running) = (None, None);
     let learns = source.as_mut().and_then(|source| source.learns.take());
     let result = opening(first, &spec, &hostname).and_then(|mut opening| {
         if let Opening::Start(container) = &mut opening {
@@ -133,7 +133,7 @@ pub(crate) fn launch(context: Context<'_>, launch: Launch<'_>) -> Result<Finishe
         }
         learns.into_iter().for_each(|learns| session.learn(learns));
         saving.into_iter().for_each(|saving| session.can_be_saved(saving));
-        attend(machine, session, &mut owned, records, &mut trouble)
+        attend(running.insert(machine), session, &mut owned, records, &mut trouble)
     });
     let exit = match &result {
         Ok(exit) => exit.clone(),
@@ -141,11 +141,16 @@ pub(crate) fn launch(context: Context<'_>, launch: Launch<'_>) -> Result<Finishe
     };
     trouble.extend(owned.change(Change::End(exit)).err());
     // Only now, for it waits for whoever reads our output.
-    if let Some(mut session) = session {
+    if let Some(session) = &mut session {
         session.flush();
     }
     if spec.remove {
         trouble.extend(records.remove_owned(owned).err());
+    }
+    // Its end was asked for before all that; it takes the kernel a while to take a machine apart.
+    drop(running);
+    if let Some(session) = &mut session {
+        session.torn_down();
     }
     result.map(|exit| Finished { exit, trouble })
 }
@@ -241,9 +246,9 @@ fn start(prepared: Prepared, source: Option<Source>) -> Result<(Machine, OwnedFd
     Ok((machine, ours.into()))
 }
 
-/// Stays with the machine until it is known how the container ended, and the machine is gone.
+/// Stays with the machine until it is known how the container ended, and the machine is about to be gone.
 fn attend(
-    mut machine: Machine,
+    machine: &mut Machine,
     session: &mut Session<'_>,
     owned: &mut Owned,
     records: &Records,
@@ -266,12 +271,11 @@ fn attend(
             heap::give_back();
         }
     };
-    let ending = session.serve(&mut machine, &mut tell);
+    let ending = session.serve(machine, &mut tell);
     if matches!(ending, Ending::Exited(_)) {
-        session.count(&mut machine);
+        session.count(machine);
     }
-    machine.kill();
-    session.torn_down();
+    machine.end();
     conclude(ending)
 }
 
