@@ -113,7 +113,7 @@ impl Intake<'_> {
         };
         let told = known.contains(&(blob.digest, blob.size, layer.diff_id));
         self.progress.layer_started(layer);
-        if (told || turn.says(blob.size, &layer.diff_id)) && self.hold(&places(blob.digest, layer.diff_id))? {
+        if (told || turn.says(blob.size, &layer.diff_id)) && self.hold(&places(blob.digest))? {
             self.progress.layer_done(layer, true);
             return Ok(Some(blob.clone()));
         }
@@ -178,7 +178,7 @@ impl Intake<'_> {
             Some(promised) => promised.clone(),
             None => descriptor(&media_type(&blob.file)?, digest, len),
         };
-        for (file, place) in [blob, data, index].into_iter().zip(places(digest, want)) {
+        for (file, place) in [blob, data, index].into_iter().zip(places(digest)) {
             self.staging.settle(file, place)?;
             self.store.publish(self.staging, place)?;
         }
@@ -223,8 +223,10 @@ impl Wanted<'_> {
     }
 }
 
-pub(crate) fn places(blob: Digest, diff_id: Digest) -> [Place; 3] {
-    [Place::Blob(blob), Place::LayerData(diff_id), Place::LayerIndex(diff_id)]
+/// A layer's files go by the blob that they came of, whose digest was taken here: what a layer decompresses to is a
+/// worker's word, and no reason to take its files for another blob's.
+pub(crate) fn places(blob: Digest) -> [Place; 3] {
+    [Place::Blob(blob), Place::LayerData(blob), Place::LayerIndex(blob)]
 }
 
 fn media_type(blob: &File) -> Result<String> {

@@ -107,7 +107,7 @@ impl<'a> Load<'a> {
                     self.oci_layers(source, &manifest, &configuration)?;
                     self.document_held(Place::Blob(manifest.config.digest), &config)?;
                     self.document_held(Place::Blob(descriptor.digest), &bytes)?;
-                    self.merge(&descriptor.digest, &configuration)?;
+                    self.merge(&descriptor.digest, &manifest.layers)?;
                     let index = (descriptor.digest != listed.digest).then_some(listed.digest);
                     let descriptor = plain(&descriptor, &configuration, index);
                     return Ok(Named { reference, descriptor });
@@ -144,9 +144,7 @@ impl<'a> Load<'a> {
 
     fn layers(&mut self, source: &Source, wanted: &[Wanted<'_>]) -> Result<Vec<Descriptor>> {
         let taken = self.intake.all(source, wanted, &self.known)?;
-        for (layer, wanted) in taken.iter().zip(wanted) {
-            self.places.extend(intake::places(layer.digest, wanted.progress.diff_id));
-        }
+        self.places.extend(taken.iter().flat_map(|layer| intake::places(layer.digest)));
         Ok(taken)
     }
 
@@ -180,7 +178,7 @@ impl<'a> Load<'a> {
         let made = descriptor(MANIFEST, Digest::of(&bytes), bytes.len() as u64);
         self.document_held(Place::Blob(manifest.config.digest), &config)?;
         self.document_held(Place::Blob(made.digest), &bytes)?;
-        self.merge(&made.digest, &configuration)?;
+        self.merge(&made.digest, &manifest.layers)?;
         let descriptor = plain(&made, &configuration, None);
         let tags = saved.repo_tags.iter().flatten().filter_map(|tag| tag.parse().ok());
         let mut names: Vec<_> = tags
@@ -211,14 +209,13 @@ impl<'a> Load<'a> {
     }
 
     /// Merges the layers' indexes into the image's.
-    fn merge(&mut self, manifest: &Digest, configuration: &Configuration) -> Result<()> {
+    fn merge(&mut self, manifest: &Digest, layers: &[Descriptor]) -> Result<()> {
         let place = Place::ImageIndex(*manifest);
         if self.hold(place)? {
             return Ok(());
         }
         let Intake { staging, limits, .. } = self.intake;
-        let merged =
-            merge_layers(staging, limits, &configuration.rootfs.diff_ids, &|place| staging.open(place))?;
+        let merged = merge_layers(staging, limits, layers, &|place| staging.open(place))?;
         staging.settle(merged, place)
     }
 
@@ -243,11 +240,11 @@ impl<'a> Load<'a> {
 pub(crate) fn merge_layers(
     staging: &Staging,
     limits: Limits,
-    diff_ids: &[Digest],
+    blobs: &[Descriptor],
     open: &dyn Fn(Place) -> Result<File>,
 ) -> Result<Temporary> {
-    let layer = |id: &Digest| open(Place::LayerIndex(*id)).and_then(|file| open_index(&file));
-    let layers = diff_ids.iter().map(layer).collect::<Result<Vec<_>>>()?;
+    let layer = |blob: &Descriptor| open(Place::LayerIndex(blob.digest)).and_then(|file| open_index(&file));
+    let layers = blobs.iter().map(layer).collect::<Result<Vec<_>>>()?;
     let tables: u64 = layers.iter().map(Index::size).sum();
     let (needs, limit) = (tables.saturating_add(memory(&layers)), limits.image_metadata);
     if needs > limit {
@@ -258,7 +255,7 @@ pub(crate) fn merge_layers(
     }
     let merged = staging.temporary()?;
     let mut out = BufWriter::with_capacity(128 << 10, &merged.file);
-    merge(&layers, &mut out).map_err(|e| unmergeable(e, diff_ids))?;
+    merge(&layers, &mut out).map_err(|e| unmergeable(e, blobs))?;
     out.flush().during("cannot write a file of the store")?;
     drop((layers, out));
     let index = open_index(&merged.file)?;
@@ -292,10 +289,9 @@ fn plain(found: &Descriptor, configuration: &Configuration, index: Option<Digest
 }
 
 /// Names the layer by its digest too, as far as one is to blame.
-fn unmergeable(error: MergeError, diff_ids: &[Digest]) -> ImageError {
-    let blamed = error.layer.and_then(|n| diff_ids.get(n)).map(|diff_id| (error.layer.unwrap_or(0), diff_id));
-    let context =
-        blamed.map(|(n, diff_id)| format!("cannot use layer {} of {} ({diff_id})", n + 1, diff_ids.len()));
+fn unmergeable(error: MergeError, blobs: &[Descriptor]) -> ImageError {
+    let blamed = error.layer.and_then(|n| Some((n, blobs.get(n)?)));
+    let context = blamed.map(|(n, blob)| manifest::about_layer(n, blobs.len(), blob));
     let inner = from_build(&error.cause).because(error);
     match context {
         Some(context) => inner.within(context),

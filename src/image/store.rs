@@ -4,7 +4,7 @@
 //! ```text
 //!   oci-layout, index.json      an OCI image layout that skopeo and umoci can read: each image under its whole reference
 //!   blobs/sha256/<digest>       manifests, configurations and layers as they came
-//!   layers/sha256/<diff id>.data, .index       what became of each layer's archive
+//!   layers/sha256/<layer>.data, .index         what became of each layer's archive
 //!   images/sha256/<manifest>.index             the merged index of each image
 //!   reserve                     room for an `index.json` with less in it: see `listing`
 //!   tmp/                        loads under way, with links to all that they need
@@ -30,7 +30,7 @@ use crate::config::{self, Configuration, ImageConfig, Platform};
 use crate::content::{Staging, make_folder, sync_folder};
 use crate::digest::Digest;
 use crate::error::{During, ImageError, Kind, Result};
-use crate::intake::{Intake, Known};
+use crate::intake::{Intake, Known, places};
 use crate::limits::{DOCUMENT_MAX, Limits};
 use crate::load::{Done, Load, Loaded};
 use crate::manifest::{self, Descriptor, INDEX, INDEX_DIGEST, Listing, Manifest, Parsed, REF_NAME};
@@ -198,9 +198,9 @@ impl Store {
         let _lock = self.lock(FlockOperation::LockShared)?;
         let (reference, digest) = self.find(asked)?;
         let broken = |e: ImageError| e.within(format_args!("the image {digest} is damaged"));
-        let (_, configuration) = self.documents(&digest).map_err(broken)?;
+        let (manifest, configuration) = self.documents(&digest).map_err(broken)?;
         configuration.expect(&Platform::host())?;
-        self.open_image(reference, digest, configuration).map_err(broken)
+        self.open_image(reference, digest, (manifest, configuration.config)).map_err(broken)
     }
 
     /// All images, in order of their names; those without one at the end.
@@ -368,15 +368,15 @@ impl Store {
         &self,
         reference: Option<Reference>,
         digest: Digest,
-        configuration: Configuration,
+        (manifest, config): (Manifest, ImageConfig),
     ) -> Result<Image> {
-        let diff_ids = configuration.rootfs.diff_ids.iter();
+        let layers = manifest.layers.iter();
         let layers: Result<Vec<_>> =
-            diff_ids.map(|diff_id| self.open_at(Place::LayerData(*diff_id))).collect();
+            layers.map(|layer| self.open_at(Place::LayerData(layer.digest))).collect();
         Ok(Image {
             reference,
             digest,
-            config: configuration.config,
+            config,
             index: self.open_at(Place::ImageIndex(digest))?,
             layers: layers?,
         })
@@ -416,12 +416,9 @@ impl Store {
 }
 
 /// All files of the image whose manifest has this digest.
-fn files_of(digest: Digest, manifest: &Manifest, configuration: &Configuration) -> Vec<Place> {
-    let mut files = vec![Place::ImageIndex(digest)];
-    let blobs = [digest, manifest.config.digest].into_iter().chain(manifest.layers.iter().map(|l| l.digest));
-    files.extend(blobs.map(Place::Blob));
-    let layers = configuration.rootfs.diff_ids.iter();
-    files.extend(layers.flat_map(|diff_id| [Place::LayerData(*diff_id), Place::LayerIndex(*diff_id)]));
+fn files_of(digest: Digest, manifest: &Manifest) -> Vec<Place> {
+    let mut files = vec![Place::ImageIndex(digest), Place::Blob(digest), Place::Blob(manifest.config.digest)];
+    files.extend(manifest.layers.iter().flat_map(|layer| places(layer.digest)));
     files
 }
 

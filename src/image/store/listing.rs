@@ -126,8 +126,7 @@ impl Store {
     pub(super) fn remove_unlisted(&self) -> Result<()> {
         let mut needed = BTreeSet::new();
         for descriptor in self.listing()?.manifests {
-            let (manifest, configuration) = self.documents(&descriptor.digest)?;
-            let files = files_of(descriptor.digest, &manifest, &configuration);
+            let files = files_of(descriptor.digest, &self.manifest(&descriptor.digest)?);
             needed.extend(files.into_iter().map(Place::path));
         }
         for folder in Place::FOLDERS {

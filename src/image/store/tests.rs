@@ -5,9 +5,12 @@ use crate::manifest::{CONFIG, LAYER, MANIFEST};
 use crate::progress::LayerProgress;
 use crate::tar::write::Writer;
 use crate::tree;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use std::error::Error as StdError;
 use std::io;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -261,6 +264,26 @@ fn what_a_load_found_here_is_there_at_its_end_whoever_removed_it() {
     assert!(
         files(&dir.path().join("image/turns")).is_empty() && files(&dir.path().join("image/tmp")).is_empty()
     );
+}
+
+/// A worker that was taken over by its layer may say that it is another.
+#[test]
+fn a_layers_files_go_by_its_blob_and_not_by_what_it_is_said_to_be() {
+    let (dir, store) = store();
+    let plain = layers()[0].clone().end();
+    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+    packed.write_all(&plain).unwrap();
+    let packed = packed.finish().unwrap();
+    for (name, blob) in [("plain", &plain), ("packed", &packed)] {
+        let mut archive = Archive::new(&[]);
+        archive.members = put(archive.members, blob);
+        archive.layers.push(described(LAYER, blob));
+        archive.diff_ids.push(Digest::of(&plain).to_string());
+        store.load_reader(&archive.end(Some(name))[..], &()).unwrap();
+        let data = dir.path().join(format!("image/layers/sha256/{}.data", Digest::of(blob).hex()));
+        assert!(data.exists(), "{name}");
+        assert_eq!(names(&store.resolve(name).unwrap()), ["/", "/etc", "/etc/a", "/etc/b"]);
+    }
 }
 
 #[test]

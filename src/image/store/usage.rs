@@ -95,7 +95,7 @@ impl Store {
             }
             let digest = descriptor.digest;
             let (manifest, configuration) = self.documents(&digest)?;
-            let files = files_of(digest, &manifest, &configuration).into_iter().collect();
+            let files = files_of(digest, &manifest).into_iter().collect();
             let (references, created) = (reference.into_iter().collect(), configuration.created);
             images.insert(digest, (ImageUsage { digest, references, created, bytes: 0, shared: 0 }, files));
         }

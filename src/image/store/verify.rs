@@ -148,7 +148,7 @@ impl Verify<'_> {
         if is_sound {
             let place = Place::ImageIndex(listed.digest);
             let open = |place| self.store.open_at(place);
-            let made = merge_layers(self.staging, self.store.limits, &diff_ids, &open);
+            let made = merge_layers(self.staging, self.store.limits, &manifest.layers, &open);
             self.compare(origin, (Part::ImageIndex, listed.digest), place, made)?;
         }
         Ok(())
@@ -178,13 +178,12 @@ impl Verify<'_> {
     }
 
     fn unpacked(&mut self, origin: &Origin<'_>, blob: &Descriptor, layer: &LayerProgress) -> Result<bool> {
-        let diff_id = layer.diff_id;
+        let from = blob.digest;
         match unpack_again(self.store, self.staging, blob, layer, self.progress) {
             Ok([data, index]) => {
-                let data =
-                    self.compare(origin, (Part::LayerData, diff_id), Place::LayerData(diff_id), Ok(data))?;
+                let data = self.compare(origin, (Part::LayerData, from), Place::LayerData(from), Ok(data))?;
                 let index =
-                    self.compare(origin, (Part::LayerIndex, diff_id), Place::LayerIndex(diff_id), Ok(index))?;
+                    self.compare(origin, (Part::LayerIndex, from), Place::LayerIndex(from), Ok(index))?;
                 Ok(data && index)
             }
             Err(e) if e.kind() == Kind::NoSpace => Err(e),

@@ -10,7 +10,8 @@
 //!     │◄─────────────────────────────── Report ──│   and it ends
 //! ```
 //! One message a packet. What a worker reports is checked like what came from outside: the layer's digest against the
-//! configuration, its index by whoever opens it.
+//! configuration, its index by whoever opens it. One that was taken over by its layer can lie about that layer alone: what
+//! it has written goes by the digest of the blob, which was taken on this side, and is nobody else's.
 
 mod jail;
 mod order;
