@@ -42,7 +42,7 @@ fn podman_and_buildah_read_what_isopod_pushes_and_isopod_runs_what_they_make() {
     let digest = containers.run("podman", &["image", "inspect", "--format", "{{.Digest}}", &pushed]);
     let ours = host.isopod(&["images", "--digests", "--format", "{{.Tag}} {{.Digest}}"]).expect(0);
     assert!(ours.text().lines().any(|line| line == format!("1 {digest}")), "{digest}: {}", ours.text());
-    // Its own containers need more of a host than this one may have; what it reads of the image does not.
+    // To run it takes a host with cgroups in one hierarchy; to read it does not.
     let mounted = containers.run("podman", &["image", "mount", &pushed]);
     let words = fs::read_to_string(format!("{mounted}/etc/passwd")).unwrap();
     let command = host.command(&["run", "--rm", "--entrypoint", "", &pushed, "cat", "/etc/passwd"]).spawn();

@@ -59,12 +59,17 @@ fn who_takes_a_layer_apart_has_no_capability_and_few_calls_and_files() {
     assert_eq!(status(worker, "NoNewPrivs"), "1");
     let folder = format!("/proc/{}", worker.as_raw_nonzero());
     assert_eq!(read_to_string(format!("{folder}/environ")).unwrap(), "");
-    let open = Path::new(&folder).join("fd").read_dir().unwrap().flatten();
-    let files = open.filter_map(|fd| Some(fd.path().read_link().ok()?.to_str()?.to_owned()));
-    let files: Vec<String> = files.filter(|file| file.starts_with('/')).collect();
     let data = host.data_root();
-    let foreign = files.iter().filter(|file| !file.starts_with(data.to_str().unwrap()));
-    assert!(foreign.clone().all(|file| file == "/dev/null"), "{files:?}");
+    let foreign = |file: &String| !file.starts_with(data.to_str().unwrap()) && file != "/dev/null";
+    let open = Path::new(&folder).join("fd").read_dir().unwrap().flatten();
+    let files: Vec<_> =
+        open.filter_map(|fd| Some(fd.path().read_link().ok()?.to_str()?.to_owned())).collect();
+    let foreign: Vec<_> = files.iter().filter(|file| foreign(file)).collect();
+    assert!(foreign.len() <= 2 && foreign.iter().all(|file| file.starts_with("socket:")), "{files:?}");
+    let limits = read_to_string(format!("{folder}/limits")).unwrap();
+    let limited =
+        |what: &str| limits.lines().any(|line| line.starts_with(what) && !line.contains("unlimited"));
+    assert!(limited("Max data size") && limited("Max file size"), "{limits}");
     kill_process(worker, Signal::CONT).unwrap();
     assert_eq!(wait(&mut load, SOON), Some(Some(0)));
     host.assert_clean();

@@ -8,6 +8,7 @@
 //!   hint:  you may not open /dev/kvm: `sudo usermod -aG kvm $USER`, then log in again
 //! ```
 
+use super::human;
 use isopod_engine::{EngineError, exit_code};
 use std::error::Error;
 use std::fmt;
@@ -47,16 +48,17 @@ impl fmt::Display for Failure {
     }
 }
 
-/// An error with its causes and its hint, without a newline at the end.
+/// An error with its causes and its hint, without a newline at the end. What strangers say is in it, so that nothing of it
+/// may move a cursor.
 pub(super) fn chain(word: &str, error: &EngineError) -> String {
-    let mut text = format!("{word}: {error}");
+    let mut text = format!("{word}: {}", human::plain(&error.to_string()));
     let mut cause = error.source();
     while let Some(e) = cause {
-        text.push_str(&format!("\n  cause: {e}"));
+        text.push_str(&format!("\n  cause: {}", human::plain(&e.to_string())));
         cause = e.source();
     }
     if let Some(hint) = error.advice() {
-        text.push_str(&format!("\n  hint:  {hint}"));
+        text.push_str(&format!("\n  hint:  {}", human::plain(hint)));
     }
     text
 }
@@ -66,6 +68,13 @@ mod tests {
     use super::*;
     use isopod_engine::Kind;
     use std::io;
+
+    #[test]
+    fn what_strangers_say_moves_no_cursor() {
+        let error =
+            EngineError::new(Kind::Invalid, "cannot pull x").because(io::Error::other("\u{1b}]0;me\u{7}\n"));
+        assert_eq!(chain("error", &error), "error: cannot pull x\n  cause: \u{fffd}]0;me\u{fffd}\u{fffd}");
+    }
 
     #[test]
     fn an_error_is_told_with_cause_and_next_step() {

@@ -17,7 +17,8 @@ pub fn rfc3339(text: &str) -> Option<u64> {
         ("Z" | "z", "") => 0,
         (sign @ ("+" | "-"), rest) => {
             let (h, m) = rest.split_once(':')?;
-            let seconds = (h.parse::<i64>().ok()? * 60 + m.parse::<i64>().ok()?) * 60;
+            let within = |text: &str, most: i64| text.parse().ok().filter(|n| (0..=most).contains(n));
+            let seconds = (within(h, 23)? * 60 + within(m, 59)?) * 60;
             if sign == "+" { seconds } else { -seconds }
         }
         _ => return None,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How much an image may ask for. The defaults keep an import below 128 MiB of memory whatever the image.
+//! How much an image may ask for. The defaults keep each process of an import below 128 MiB of
+//! memory whatever the image.
 
 use serde::{Deserialize, Serialize};
 use std::env;

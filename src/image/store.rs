@@ -193,6 +193,12 @@ impl Store {
         }
     }
 
+    /// The digest of the image of this name, for whichever platform, or whose digest begins so.
+    pub fn digest_of(&self, asked: &str) -> Result<Digest> {
+        let _lock = self.lock(FlockOperation::LockShared)?;
+        self.find(asked).map(|(_, digest)| digest)
+    }
+
     /// The image of this name, or whose digest begins so.
     pub fn resolve(&self, asked: &str) -> Result<Image> {
         let _lock = self.lock(FlockOperation::LockShared)?;
@@ -213,7 +219,8 @@ impl Store {
         let _lock = self.lock(FlockOperation::LockShared)?;
         let mut known = BTreeSet::new();
         for descriptor in self.listing()?.manifests {
-            let (manifest, configuration) = self.documents(&descriptor.digest)?;
+            // A damaged image is no reason to refuse another; what it has is fetched again.
+            let Ok((manifest, configuration)) = self.documents(&descriptor.digest) else { continue };
             for (layer, diff_id) in manifest.layers.iter().zip(configuration.rootfs.diff_ids) {
                 known.insert((layer.digest, layer.size, diff_id));
             }
@@ -241,7 +248,7 @@ impl Store {
         }
         let _lock = self.lock(FlockOperation::LockExclusive)?;
         if self.path("index.json").exists() {
-            return Ok(());
+            return self.adopt();
         }
         for made in parent
             .into_iter()
@@ -258,6 +265,24 @@ impl Store {
         let nothing =
             Listing { schema_version: 2, media_type: Some(INDEX.to_owned()), manifests: Vec::new() };
         self.put_listing(&staging, &nothing)
+    }
+
+    /// An earlier isopod's store has a layer's files by what it decompresses to.
+    fn adopt(&self) -> Result<()> {
+        for descriptor in self.listing()?.manifests {
+            let Ok((manifest, configuration)) = self.documents(&descriptor.digest) else { continue };
+            for (layer, diff_id) in manifest.layers.iter().zip(configuration.rootfs.diff_ids) {
+                for (old, new) in places(diff_id).into_iter().zip(places(layer.digest)).skip(1) {
+                    match fs::hard_link(self.path(&old.path()), self.path(&new.path())) {
+                        Err(e) if !matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound) => {
+                            return Err(e).during("cannot take over an earlier store");
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A folder for a load, after those of dead loads are gone.

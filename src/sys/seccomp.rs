@@ -28,7 +28,7 @@ pub fn install(program: &[u8]) -> io::Result<()> {
 /// `AUDIT_ARCH_X86_64`: EM_X86_64, 64 bit, little endian.
 const ARCH: u32 = 0xc000_003e;
 
-/// Leaves this process, all its threads, no system calls but these; any other one ends it with SIGSYS. For good.
+/// Leaves this thread, and what it will start, no system calls but these; any other one ends the process with SIGSYS. For good.
 pub fn allow_only(calls: &[c_long]) -> io::Result<()> {
     set_no_new_privs(true)?;
     // Offsets into `struct seccomp_data`: 0 is the call's number, 4 the architecture.

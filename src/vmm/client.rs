@@ -6,7 +6,8 @@ use crate::config::{ConfigError, MachineConfig};
 use crate::process::NAME;
 use crate::wire::{End, Event, MAX_MESSAGE, Request};
 use isopod_sys::fdpass;
-use isopod_sys::process::{Child, Strings, program};
+use isopod_sys::process::program::{self, Beside};
+use isopod_sys::process::{Child, Strings};
 use libc::SIGBUS;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::ffi::CStr;
@@ -53,7 +54,7 @@ pub fn start(config: &MachineConfig, fds: Descriptors) -> Result<Machine, StartE
         .map_err(|e| process("make a socket pair")(e.into()))?;
     let args = Strings::new(vec![NAME.to_owned()]);
     let env = Strings::new(vec![ONE_HEAP.to_owned()]);
-    let child = program::start(c"/proc/self/exe", &args, &env, theirs.as_fd())
+    let child = program::start(c"/proc/self/exe", (&args, &env), theirs.as_fd(), Beside::Stderr)
         .map_err(process("re-execute this program"))?;
     drop(theirs);
     let machine = Machine { child, socket: ours, reaped: false };

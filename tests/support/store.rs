@@ -94,15 +94,13 @@ fn needed(store: &Path, case: &str) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     for image in index(store, case) {
         let manifest = document(&hex(&image));
-        let config = document(&hex(&manifest["config"]));
         all.insert(format!("images/sha256/{}.index", hex(&image)));
-        let layers = manifest["layers"].as_array().expect("a list").iter().map(hex);
-        let blobs = layers.chain([hex(&image), hex(&manifest["config"])]);
-        all.extend(blobs.map(|hex| format!("blobs/sha256/{hex}")));
-        for id in config["rootfs"]["diff_ids"].as_array().expect("a list") {
-            let hex = id.as_str().expect("text").replace("sha256:", "");
-            all.extend(["data", "index"].map(|what| format!("layers/sha256/{hex}.{what}")));
+        let layers: Vec<_> = manifest["layers"].as_array().expect("a list").iter().map(hex).collect();
+        for layer in &layers {
+            all.extend(["data", "index"].map(|what| format!("layers/sha256/{layer}.{what}")));
         }
+        let blobs = layers.into_iter().chain([hex(&image), hex(&manifest["config"])]);
+        all.extend(blobs.map(|hex| format!("blobs/sha256/{hex}")));
     }
     all
 }

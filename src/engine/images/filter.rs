@@ -108,7 +108,7 @@ impl Images {
     pub(crate) fn list(&self, filters: &ImageFilters) -> Result<Vec<Summary>> {
         let mut list = self.store.list().map_err(damaged)?;
         let bound = |(image, older): &(String, bool)| {
-            let digest = self.store.resolve(self.stored(image)?).map_err(translated)?.digest;
+            let digest = self.store.digest_of(self.stored(image)?).map_err(translated)?;
             Ok((list.iter().find(|summary| summary.digest == digest).map_or(0, created), *older))
         };
         let bounds = filters.beside.iter().map(bound).collect::<Result<Vec<_>>>()?;

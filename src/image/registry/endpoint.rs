@@ -46,7 +46,8 @@ impl Endpoint {
 
     /// Asks whether there is a registry, and what it wants to see of us. Gives `scheme://host` with it.
     pub(super) fn ping(&self) -> Result<(String, Challenge, Http)> {
-        let http = Http::new(&self.certificates, self.insecure)?;
+        let trusting = self.insecure.then_some(self.host.as_str());
+        let http = Http::new(&self.certificates, trusting, is_loopback(&self.host))?;
         let at = |scheme: &str| format!("{scheme}://{}", self.host);
         let ask = |origin: String| {
             http.ask(&format!("{origin}/v2/"), Asked::default()).map(|response| (origin, response))

@@ -37,7 +37,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 const REDIRECTS: u32 = 5;
 
 pub(super) struct Http {
+    /// For the registry itself.
     agent: Agent,
+    /// Its host, and the agent for all others, if it is spoken to in another way than they are.
+    others: Option<(String, Agent)>,
 }
 
 impl Debug for Http {
@@ -132,27 +135,25 @@ impl Response {
 }
 
 impl Http {
-    /// Trusts the system's certificates and these; or, `insecure`, anybody.
-    pub(super) fn new(certificates: &[Vec<u8>], insecure: bool) -> Result<Self> {
-        let trusted = if insecure { Vec::new() } else { trusted(certificates)? };
-        let tls = TlsConfig::builder()
-            .root_certs(RootCerts::from(trusted))
-            .disable_verification(insecure)
-            .unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()))
-            .build();
-        let agent = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .user_agent(concat!("isopod/", env!("CARGO_PKG_VERSION")))
-            .proxy(Proxy::try_from_env())
-            .timeout_resolve(Some(CONNECT))
-            .timeout_connect(Some(CONNECT))
-            .timeout_recv_response(Some(ANSWER))
-            .timeout_per_read(Some(STALL))
-            .timeout_per_write(Some(STALL))
-            .tls_config(tls)
-            .build();
-        Ok(Self { agent: Agent::new_with_config(agent) })
+    /// Trusts the system's certificates and these, by whatever proxy there is; of a host in `trusting`, whoever answers there,
+    /// and asks him without one if `near`.
+    pub(super) fn new(certificates: &[Vec<u8>], trusting: Option<&str>, near: bool) -> Result<Self> {
+        let proxy = Proxy::try_from_env();
+        let Some(host) = trusting else {
+            let proxy = proxy.filter(|_| !near);
+            return Ok(Self { agent: agent(trusted(certificates)?, false, proxy), others: None });
+        };
+        let others = agent(trusted(&[])?, false, proxy.clone());
+        let own = agent(Vec::new(), true, proxy.filter(|_| !near));
+        Ok(Self { agent: own, others: Some((host.to_ascii_lowercase(), others)) })
+    }
+
+    /// Who is named by a registry that needs no certificate does need one.
+    fn agent_for(&self, url: &str) -> &Agent {
+        match &self.others {
+            Some((host, others)) if origin(url).is_none_or(|(_, authority)| authority != *host) => others,
+            _ => &self.agent,
+        }
     }
 
     /// Asks a registry for something that should be there.
@@ -219,7 +220,7 @@ impl Http {
             }
             at = target(&at, response.header("location").as_deref()).map_err(Trouble::Redirect)?;
         }
-        Err(Trouble::Redirect(format!("it sends us on more than {REDIRECTS} times")))
+        Err(Trouble::Redirect(format!("it sends us on {REDIRECTS} times")))
     }
 
     fn send(&self, url: &str, asked: Asked<'_>) -> StdResult<Response, HttpError> {
@@ -231,6 +232,7 @@ impl Http {
             What::PutFile(_) => ("PUT", Some("application/octet-stream")),
             What::Patch(..) => ("PATCH", Some("application/octet-stream")),
         };
+        let agent = self.agent_for(url);
         let range = (asked.from > 0).then(|| format!("bytes={}-", asked.from));
         let mut request = Request::builder().method(method).uri(url);
         let accept = asked.accept.iter().map(|accept| ("accept", *accept));
@@ -245,17 +247,38 @@ impl Http {
             request = request.header(name, value);
         }
         let response = match asked.what {
-            What::Get | What::Head => self.agent.run(request.body(())?)?,
-            What::Post => self.agent.run(request.body(&b""[..])?)?,
-            What::Put(bytes, _) | What::Patch(bytes, _) => self.agent.run(request.body(bytes)?)?,
+            What::Get | What::Head => agent.run(request.body(())?)?,
+            What::Post => agent.run(request.body(&b""[..])?)?,
+            What::Put(bytes, _) | What::Patch(bytes, _) => agent.run(request.body(bytes)?)?,
             What::PutFile(mut file) => {
                 // An earlier try may have read of it.
                 file.rewind()?;
-                self.agent.run(request.body(file)?)?
+                agent.run(request.body(file)?)?
             }
         };
         Ok(Response(response))
     }
+}
+
+fn agent(trusted: Vec<Certificate<'static>>, anybody: bool, proxy: Option<Proxy>) -> Agent {
+    let tls = TlsConfig::builder()
+        .root_certs(RootCerts::from(trusted))
+        .disable_verification(anybody)
+        .unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()))
+        .build();
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .user_agent(concat!("isopod/", env!("CARGO_PKG_VERSION")))
+        .proxy(proxy)
+        .timeout_resolve(Some(CONNECT))
+        .timeout_connect(Some(CONNECT))
+        .timeout_recv_response(Some(ANSWER))
+        .timeout_per_read(Some(STALL))
+        .timeout_per_write(Some(STALL))
+        .tls_config(tls)
+        .build();
+    Agent::new_with_config(config)
 }
 
 fn is_passing(status: u16) -> bool {

@@ -14,6 +14,8 @@ use serde::de::IgnoredAny;
 
 /// Most manifests that are looked at of one index.
 const MEMBERS_MAX: usize = 200;
+/// Most bytes of them together.
+const BYTES_MAX: u64 = 4 * DOCUMENT_MAX;
 
 /// A manifest, or an index of them, of a registry: JSON, and otherwise somebody else's word.
 #[derive(Debug, Clone)]
@@ -52,6 +54,10 @@ fn fetch_all(remote: &Remote, manifests: &[Descriptor]) -> Result<Vec<RemoteMani
     let usable: Vec<_> = manifests.iter().filter(usable).collect();
     if usable.len() > MEMBERS_MAX {
         let what = format!("the index has more than the {MEMBERS_MAX} manifests that are looked at");
+        return Err(ImageError::new(Kind::TooLarge, what));
+    }
+    if usable.iter().fold(0, |sum: u64, member| sum.saturating_add(member.size)) > BYTES_MAX {
+        let what = format!("the index's manifests have more than the {BYTES_MAX} bytes that are looked at");
         return Err(ImageError::new(Kind::TooLarge, what));
     }
     usable.into_iter().map(|member| fetch(remote, member)).collect()

@@ -23,7 +23,7 @@ use std::os::unix::fs::FileExt;
 
 /// A piece, unless the registry wants larger ones; and the largest it may want.
 const PIECE: u64 = 8 << 20;
-const PIECE_MAX: u64 = 256 << 20;
+const PIECE_MAX: u64 = 64 << 20;
 /// How often a registry may have kept less than it was sent.
 const BEHIND: u32 = 5;
 
@@ -62,11 +62,13 @@ impl Upload {
             202 => location(&begin, &begun)?,
             status => return Err(refused(status)),
         };
-        let ended = self.tell(&with_digest(&location, digest), What::PutFile(file))?;
-        match ended.status() {
-            201 => Ok(true),
-            413 => self.pieces(digest, file).map(|()| true),
-            status => Err(refused(status)),
+        match self.tell(&with_digest(&location, digest), What::PutFile(file)).map(|ended| ended.status()) {
+            Ok(201) => Ok(true),
+            Ok(413) => self.pieces(digest, file).map(|()| true),
+            // It may be there all the same: its answer was slow, or lost, and the upload it was asked for again was over.
+            Ok(_) | Err(_) if self.has(digest).unwrap_or(false) => Ok(true),
+            Ok(status) => Err(refused(status)),
+            Err(error) => Err(error),
         }
     }
 

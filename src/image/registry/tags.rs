@@ -9,8 +9,9 @@ use crate::reference::Reference;
 use serde::Deserialize;
 
 const PAGE_MAX: u64 = 1 << 20;
-/// More names than anybody pulls at once.
+/// More names than anybody pulls at once, and more pages than they fill.
 const TAGS_MAX: usize = 10_000;
+const PAGES_MAX: usize = 1000;
 
 #[derive(Deserialize)]
 struct Page {
@@ -24,38 +25,31 @@ pub fn tags(reference: &Reference, settings: &Settings) -> Result<Vec<Reference>
         |e: ImageError| e.within(format_args!("cannot list the tags of {}", reference.familiar_name()));
     let scope = Scope { repository: reference.path().to_owned(), actions: "pull" };
     let repository = Repository::open(reference.domain(), vec![scope], settings).map_err(within)?;
-    let names = repository.tags().map_err(within)?;
-    names
-        .iter()
-        .map(|tag| {
-            format!("{}/{}:{tag}", reference.domain(), reference.path()).parse::<Reference>().map_err(within)
-        })
-        .collect()
+    repository.tags(&format!("{}/{}", reference.domain(), reference.path())).map_err(within)
 }
 
 impl Repository {
-    fn tags(&self) -> Result<Vec<String>> {
+    /// Each as a reference, with the `name` before it.
+    fn tags(&self, name: &str) -> Result<Vec<Reference>> {
         let mut url = format!("{}/tags/list?n=1000", self.base);
         let mut all = Vec::new();
-        loop {
+        for _ in 0..PAGES_MAX {
             let response = self.http.get(&url, &self.auth, Asked::default())?;
             let next = response.header("link").and_then(|link| next_page(&url, &link));
             let whole = |e| ImageError::new(Kind::Network, "the list did not come whole").because(e);
             let bytes = response.document(PAGE_MAX).map_err(whole)?;
             let page: Page = serde_json::from_slice(&bytes)
                 .map_err(|e| ImageError::invalid("what the registry gives is no list of tags").because(e))?;
-            let before = all.len();
-            all.extend(page.tags.unwrap_or_default());
-            if all.len() > TAGS_MAX {
-                let what = format!("there are more than {TAGS_MAX} of them");
-                return Err(ImageError::new(Kind::TooLarge, what));
+            for tag in page.tags.unwrap_or_default() {
+                all.push(format!("{name}:{tag}").parse::<Reference>()?);
             }
             match next {
-                // A page without a tag leads nowhere.
-                Some(next) if all.len() > before => url = next,
-                _ => return Ok(all),
+                Some(next) if all.len() <= TAGS_MAX => url = next,
+                Some(_) => break,
+                None => return Ok(all),
             }
         }
+        Err(ImageError::new(Kind::TooLarge, format_args!("there are more than {TAGS_MAX} of them")))
     }
 }
 

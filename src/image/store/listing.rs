@@ -77,11 +77,9 @@ impl Store {
         if swept.dead > 0 || unended {
             self.remove_unlisted()?;
         }
-        if unended {
-            let len = fs::metadata(self.path(INDEX)).during("cannot look at index.json")?.len();
-            // It is for the next removal, and not worth failing for: who adds to the store looks at it again.
-            let _ = self.fill_reserve(len);
-        }
+        let len = fs::metadata(self.path(INDEX)).during("cannot look at index.json")?.len();
+        // It is for the next removal, and not worth failing for: whoever comes next looks at it again.
+        let _ = self.fill_reserve(len);
         Ok(())
     }
 
@@ -126,8 +124,9 @@ impl Store {
     pub(super) fn remove_unlisted(&self) -> Result<()> {
         let mut needed = BTreeSet::new();
         for descriptor in self.listing()?.manifests {
-            let files = files_of(descriptor.digest, &self.manifest(&descriptor.digest)?);
-            needed.extend(files.into_iter().map(Place::path));
+            // What an image needs that cannot be read nobody knows: until it is removed or repaired, all is kept.
+            let Ok(manifest) = self.manifest(&descriptor.digest) else { return Ok(()) };
+            needed.extend(files_of(descriptor.digest, &manifest).into_iter().map(Place::path));
         }
         for folder in Place::FOLDERS {
             for (path, name) in self.entries(folder)? {

@@ -52,7 +52,7 @@ impl Room {
         // A store that is about to be made is where the folder is that it will be in.
         let about = path.ancestors().find_map(|path| statvfs(path).ok())?;
         let files = (about.f_files > 0).then_some(about.f_ffree);
-        Some(Self { bytes: about.f_bfree.saturating_mul(about.f_frsize), files })
+        Some(Self { bytes: about.f_bavail.saturating_mul(about.f_frsize), files })
     }
 
     fn too_little(self, root: &Path) -> String {

@@ -185,10 +185,10 @@ impl Read for Reporting<'_> {
 
 /// An image as `docker save` lists it.
 fn as_docker(manifest: &Manifest, names: &BTreeSet<Reference>) -> Saved {
-    let tags = names.iter().map(Reference::familiar).collect();
+    let tags: Vec<_> = tagged(names).map(Reference::familiar).collect();
     Saved {
         config: Place::Blob(manifest.config.digest).path(),
-        repo_tags: Some(tags).filter(|_| !names.is_empty()),
+        repo_tags: Some(tags).filter(|tags| !tags.is_empty()),
         layers: manifest.layers.iter().map(|layer| Place::Blob(layer.digest).path()).collect(),
     }
 }
@@ -201,7 +201,13 @@ fn as_oci(descriptor: &Descriptor, names: &BTreeSet<Reference>) -> Vec<Descripto
         let annotations = pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         Descriptor { annotations, ..descriptor.clone() }
     };
-    if names.is_empty() { vec![descriptor.clone()] } else { names.iter().map(named).collect() }
+    let listed: Vec<_> = tagged(names).map(named).collect();
+    if listed.is_empty() { vec![descriptor.clone()] } else { listed }
+}
+
+/// Names that an archive can give: a digest is what an image has anyway.
+fn tagged(names: &BTreeSet<Reference>) -> impl Iterator<Item = &Reference> {
+    names.iter().filter(|name| name.tag().is_some() && name.digest().is_none())
 }
 
 /// Whether what was typed has neither a tag nor a digest.

@@ -12,6 +12,7 @@ use std::error::Error as StdError;
 use std::io;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::slice::from_ref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use tempfile::{TempDir, tempdir};
@@ -264,6 +265,44 @@ fn what_a_load_found_here_is_there_at_its_end_whoever_removed_it() {
     assert!(
         files(&dir.path().join("image/turns")).is_empty() && files(&dir.path().join("image/tmp")).is_empty()
     );
+}
+
+#[test]
+fn a_damaged_image_stands_in_no_other_ones_way_and_is_removed_like_it() {
+    let (_dir, store) = store();
+    let [lower, upper] = layers();
+    let load = |layer: &Writer, name| {
+        store.load_reader(&Archive::new(from_ref(layer)).end(Some(name))[..], &()).unwrap()[0].digest
+    };
+    let damaged = load(&lower, "damaged");
+    load(&upper, "whole");
+    fs::write(store.path(&Place::Blob(damaged).path()), b"no manifest").unwrap();
+    assert!(store.remove("whole", false, &mut |_| true).unwrap().deleted.is_some());
+    load(&upper, "whole");
+    store.tag("whole", &"other".parse().unwrap()).unwrap();
+    assert_eq!(store.remove("damaged", false, &mut |_| true).unwrap().deleted, Some(damaged));
+    assert!(!store.path(&Place::Blob(damaged).path()).exists(), "what was kept for its sake has gone");
+    assert_eq!(names(&store.resolve("other").unwrap()), ["/", "/c", "/etc"]);
+}
+
+#[test]
+fn an_earlier_stores_layers_are_taken_over() {
+    let (dir, store) = store();
+    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+    let plain = layers()[0].clone().end();
+    packed.write_all(&plain).unwrap();
+    let blob = packed.finish().unwrap();
+    let mut archive = Archive::new(&[]);
+    archive.members = put(archive.members, &blob);
+    archive.layers.push(described(LAYER, &blob));
+    archive.diff_ids.push(Digest::of(&plain).to_string());
+    store.load_reader(&archive.end(Some("app"))[..], &()).unwrap();
+    for (new, old) in places(Digest::of(&blob)).into_iter().zip(places(Digest::of(&plain))).skip(1) {
+        fs::rename(store.path(&new.path()), store.path(&old.path())).unwrap();
+    }
+    fs::remove_dir_all(store.path("turns")).unwrap();
+    let again = Store::with_limits(dir.path().join("image"), Limits::default()).unwrap();
+    assert_eq!(names(&again.resolve("app").unwrap()), ["/", "/etc", "/etc/a", "/etc/b"]);
 }
 
 /// A worker that was taken over by its layer may say that it is another.

@@ -49,7 +49,7 @@ pub struct Damage {
     pub image: Digest,
     pub names: Vec<Reference>,
     pub part: Part,
-    /// Of the part; of what came of a layer the layer's diff id.
+    /// Of the part; of what came of a layer, the layer's.
     pub digest: Digest,
     pub why: String,
     pub repair: Repair,

@@ -6,15 +6,22 @@ use crate::digest::Digest;
 use crate::error::{During, Result};
 use crate::limits::Limits;
 use isopod_sys::fdpass;
-use isopod_sys::process::{Child, Strings, program};
+use isopod_sys::process::program::{self, Beside};
+use isopod_sys::process::{Child, Strings};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 use std::fs::File;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, OwnedFd};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 const DOING: &str = "cannot start the process that takes layers apart";
+
+/// A worker that reads nothing for so long, or has all and says nothing, does something else.
+const TO_READ: Duration = Duration::from_secs(60);
+const TO_REPORT: Duration = Duration::from_secs(300);
 
 /// A layer being taken apart. Dropped before its end, so is the worker.
 #[derive(Debug)]
@@ -41,12 +48,15 @@ impl Unpacking {
             Worker::Process => {
                 let args = Strings::new(vec![NAME.to_owned()]);
                 let env = Strings::new(Vec::new());
-                let child = program::start(c"/proc/self/exe", &args, &env, theirs.as_fd());
+                let child = program::start(c"/proc/self/exe", (&args, &env), theirs.as_fd(), Beside::Nothing);
                 Who::Process(child.during(DOING)?)
             }
-            Worker::Thread => Who::Thread(thread::spawn(move || worker::serve(theirs.as_fd(), || Ok(())))),
+            Worker::Thread => Who::Thread(thread::spawn(move || worker::serve(theirs.as_fd(), |_| Ok(())))),
         };
         let unpacking = Self { socket, who, deaf: false };
+        for (waits, patience) in [(Timeout::Send, TO_READ), (Timeout::Recv, TO_REPORT)] {
+            set_socket_timeout(&unpacking.socket, waits, Some(patience)).during(DOING)?;
+        }
         let order = serde_json::to_vec(&Order { limits }).map_err(io::Error::from).during(DOING)?;
         let files = [data.as_fd(), index.as_fd()];
         fdpass::send(unpacking.socket.as_fd(), &order, &files).during(DOING)?;
@@ -72,6 +82,9 @@ impl Unpacking {
         let mut receive = || fdpass::receive(self.socket.as_fd(), &mut bytes);
         // That it has ended without reading all is told first, once, in the place of what it said.
         let said = receive().or_else(|_| receive());
+        if said.is_err() {
+            self.end();
+        }
         let how = self.wait();
         match said {
             Ok((n, _)) if n > 0 => {
@@ -79,6 +92,12 @@ impl Unpacking {
                 report.map_err(|_| gone("it said something else than what became of the layer"))?.meaning()
             }
             _ => Err(gone(&how)),
+        }
+    }
+
+    fn end(&self) {
+        if let Who::Process(child) = &self.who {
+            let _ = child.kill();
         }
     }
 
@@ -100,9 +119,7 @@ impl Unpacking {
 
 impl Drop for Unpacking {
     fn drop(&mut self) {
-        if let Who::Process(child) = &self.who {
-            let _ = child.kill();
-        }
+        self.end();
         let _ = shutdown(&self.socket, Shutdown::Both);
         self.wait();
     }

@@ -29,13 +29,13 @@ pub fn main() -> ExitCode {
 }
 
 /// Takes an order, then does it behind closed doors. An error is one of the socket: there is nobody to tell.
-pub(super) fn serve(socket: BorrowedFd<'_>, close: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+pub(super) fn serve(socket: BorrowedFd<'_>, close: impl FnOnce(&Limits) -> io::Result<()>) -> io::Result<()> {
     let mut bytes = vec![0; PIECE];
     let (n, files) = fdpass::receive(socket, &mut bytes)?;
     let order: Order = serde_json::from_slice(&bytes[..n])?;
     let [data, index] = <[OwnedFd; 2]>::try_from(files).map_err(|_| io::ErrorKind::InvalidData)?;
     let source = Pieces { socket, piece: bytes, at: 0, end: 0 };
-    let result = close()
+    let result = close(&order.limits)
         .during("cannot close the jail of the process that takes layers apart")
         .and_then(|()| take_apart(source, File::from(data), File::from(index), &order.limits));
     let report = match result {

@@ -7,7 +7,7 @@
 
 use super::{Child, Strings, child_of, execute};
 use crate::signal::AllBlocked;
-use libc::{c_int, c_void};
+use libc::{c_int, c_uint, c_void};
 use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
@@ -25,14 +25,39 @@ struct Order<'a> {
     args: &'a Strings,
     env: &'a Strings,
     stdin: c_int,
+    closed: &'static [(c_uint, c_uint)],
     error: Option<io::Error>,
 }
 
-/// Executes `program` in a new process: `stdin` is its standard input, its standard output is closed, standard error and
-/// what is not close-on-exec are this process's. All signals are blocked in it, until it unblocks those that it can take.
-pub fn start(program: &CStr, args: &Strings, env: &Strings, stdin: BorrowedFd<'_>) -> io::Result<Child> {
+/// What a program has beside its standard input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beside {
+    Nothing,
+    /// This process's standard error.
+    Stderr,
+}
+
+impl Beside {
+    /// From and until which numbers descriptors are closed.
+    fn closed(self) -> &'static [(c_uint, c_uint)] {
+        match self {
+            Self::Nothing => &[(1, c_uint::MAX)],
+            Self::Stderr => &[(1, 1), (3, c_uint::MAX)],
+        }
+    }
+}
+
+/// Executes `program` in a new process: `stdin` is its standard input, and of this process's other descriptors it has what
+/// `beside` says. All signals are blocked in it, until it unblocks those that it can take.
+pub fn start(
+    program: &CStr,
+    (args, env): (&Strings, &Strings),
+    stdin: BorrowedFd<'_>,
+    beside: Beside,
+) -> io::Result<Child> {
     let mut stack = Box::new(Stack([MaybeUninit::uninit(); STACK_LEN]));
-    let mut order = Order { program, args, env, stdin: stdin.as_raw_fd(), error: None };
+    let mut order =
+        Order { program, args, env, stdin: stdin.as_raw_fd(), closed: beside.closed(), error: None };
     let mut pidfd: c_int = -1;
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
     let blocked = AllBlocked::new()?;
@@ -67,8 +92,10 @@ extern "C" fn enter(order: *mut c_void) -> c_int {
         order.error = Some(io::Error::last_os_error());
         return 1;
     }
-    // SAFETY: as above.
-    unsafe { libc::close(libc::STDOUT_FILENO) };
+    for (first, last) in order.closed {
+        // SAFETY: as above.
+        unsafe { libc::close_range(*first, *last, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
+    }
     order.error = Some(execute(order.program, order.args, order.env));
     1
 }
@@ -91,8 +118,13 @@ mod tests {
     fn a_program_has_its_input_and_environment_alone() {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         let script = "test -e /proc/self/fd/1 || echo closed >&0; env >&0; exit 7";
-        let child =
-            start(c"/bin/sh", &words(&["sh", "-c", script]), &words(&["OWN=1"]), theirs.as_fd()).unwrap();
+        let child = start(
+            c"/bin/sh",
+            (&words(&["sh", "-c", script]), &words(&["OWN=1"])),
+            theirs.as_fd(),
+            Beside::Stderr,
+        )
+        .unwrap();
         drop(theirs);
         let mut said = String::new();
         ours.read_to_string(&mut said).unwrap();
@@ -115,9 +147,13 @@ mod tests {
             u64::from_str_radix(line.trim(), 16).unwrap()
         };
         let before = mask("/proc/thread-self/status");
-        let child =
-            start(c"/bin/cp", &words(&["cp", "/proc/self/status", path]), &words(&[]), theirs.as_fd())
-                .unwrap();
+        let child = start(
+            c"/bin/cp",
+            (&words(&["cp", "/proc/self/status", path]), &words(&[])),
+            theirs.as_fd(),
+            Beside::Nothing,
+        )
+        .unwrap();
         assert_eq!(child.wait().unwrap().exit_status(), Some(0));
         let signals = [1, 2, 15].iter().fold(0, |set, signal| set | 1 << (signal - 1));
         assert_eq!(mask(path) & signals, signals);
@@ -127,7 +163,8 @@ mod tests {
     #[test]
     fn a_program_that_is_not_there_is_an_error_and_leaves_no_child() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        let error = start(c"/nowhere", &words(&["x"]), &words(&[]), ours.as_fd()).unwrap_err();
+        let error =
+            start(c"/nowhere", (&words(&["x"]), &words(&[])), ours.as_fd(), Beside::Nothing).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 }
