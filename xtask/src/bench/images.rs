@@ -18,6 +18,7 @@ use anyhow::{Context, Result, ensure};
 use pullers::Puller;
 use registry::Registry;
 use std::fs;
+use std::path::Path;
 use usage::Usage;
 
 /// What pull and unpack are to take, as a part of what these take.
@@ -38,6 +39,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let pullers: Vec<Puller> = Puller::ALL.into_iter().filter(|puller| puller.is_there()).collect();
     host::load_before()?;
     let mut usages: Vec<Vec<Usage>> = vec![Vec::new(); pullers.len()];
+    let mut syncs = vec![f64::NAN; pullers.len()];
     let mut progress = say::Progress::begin("bench: pulls in turn");
     for round in 0..arguments.rounds {
         // Every second round goes backwards, so that nobody always comes after the same one.
@@ -48,35 +50,44 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         for n in order {
             progress.update(&format!("round {} of {}, {}", round + 1, arguments.rounds, pullers[n].name()));
             usages[n].push(once(pullers[n], &isopod, &registry)?);
+            if round == 0 {
+                progress.update(&format!("counting what {} syncs", pullers[n].name()));
+                syncs[n] = counted(pullers[n], &isopod, &registry)?;
+            }
         }
     }
     progress.done("");
     host::load("after")?;
-    report(&pullers, &usages);
+    report(&pullers, &usages, &syncs);
     Ok(())
 }
 
 fn once(puller: Puller, isopod: &Isopod, registry: &Registry) -> Result<Usage> {
-    let folder = isopod.folder().join("pull");
-    fs::create_dir_all(&folder).context("cannot make a folder for a pull")?;
-    let usage = puller.pull(isopod, &folder, &registry.name());
-    puller.clean(&folder)?;
-    usage.with_context(|| format!("{} failed", puller.name()))
+    in_a_folder(puller, isopod, |folder| puller.pull(isopod, folder, &registry.name()))
 }
 
-fn report(pullers: &[Puller], usages: &[Vec<Usage>]) {
+/// By a run of its own: looking costs time.
+fn counted(puller: Puller, isopod: &Isopod, registry: &Registry) -> Result<f64> {
+    in_a_folder(puller, isopod, |folder| puller.count_syncs(isopod, folder, &registry.name()))
+}
+
+fn in_a_folder<T>(puller: Puller, isopod: &Isopod, act: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+    let folder = isopod.folder().join("pull");
+    fs::create_dir_all(&folder).context("cannot make a folder for a pull")?;
+    let result = act(&folder);
+    puller.clean(&folder)?;
+    result.with_context(|| format!("{} failed", puller.name()))
+}
+
+fn report(pullers: &[Puller], usages: &[Vec<Usage>], syncs: &[f64]) {
     let column = |usages: &[Usage], of: fn(&Usage) -> f64| usages.iter().map(of).collect::<Vec<f64>>();
     let middle = |usages: &[Usage], of: fn(&Usage) -> f64| median(&column(usages, of));
-    let row = |(puller, usages): (&Puller, &Vec<Usage>)| {
-        let cells = [
-            middle(usages, |u| u.wall),
-            middle(usages, |u| u.cpu),
-            middle(usages, |u| u.written),
-            middle(usages, |u| u.syncs),
-        ];
+    let row = |((puller, usages), syncs): ((&Puller, &Vec<Usage>), &f64)| {
+        let cells =
+            [middle(usages, |u| u.wall), middle(usages, |u| u.cpu), middle(usages, |u| u.written), *syncs];
         (puller.name().to_owned(), cells.map(cell).to_vec())
     };
-    let rows: Vec<_> = pullers.iter().zip(usages).map(row).collect();
+    let rows: Vec<_> = pullers.iter().zip(usages).zip(syncs).map(row).collect();
     table::columns(&["PULL AND UNPACK, medians", "WALL, s", "CPU, s", "WRITTEN, MiB", "FSYNCS"], &rows);
     let ours = pullers.iter().position(|puller| *puller == Puller::Isopod);
     let Some(ours) = ours.map(|n| column(&usages[n], |u| u.wall)) else { return };

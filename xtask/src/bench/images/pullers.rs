@@ -2,7 +2,7 @@
 //! Who pulls: isopod and its peers, each from an empty store to something a container could start from.
 
 use super::super::isopod::Isopod;
-use super::usage::{self, Account, COUNT, Usage};
+use super::usage::{self, Account, BY_FILTER, COUNT, Usage};
 use crate::say;
 use anyhow::{Context, Result, ensure};
 use std::fs::{self, File};
@@ -49,26 +49,35 @@ impl Puller {
         there.is_ok()
     }
 
-    /// Once for the time, and once more to count what it syncs.
     pub(super) fn pull(self, isopod: &Isopod, folder: &Path, image: &str) -> Result<Usage> {
-        let (timed, counted, log) = (folder.join("timed"), folder.join("counted"), folder.join("syncs"));
-        let mut usage = match self {
-            Self::Containerd => containerd(&timed, image, None)?,
-            _ => usage::of(&mut self.commands(isopod, &timed, image)?)?,
-        };
-        if self == Self::Containerd {
-            containerd(&counted, image, Some(&log))?;
-            usage.syncs = usage::syncs(&log)?;
-        } else {
-            for command in self.commands(isopod, &counted, image)? {
-                let mut strace = Command::new("strace");
-                strace.args(COUNT).arg("-o").arg(&log).arg(command.get_program()).args(command.get_args());
-                strace.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-                usage::run(&mut strace)?;
-                usage.syncs += usage::syncs(&log)?;
-            }
+        match self {
+            Self::Containerd => containerd(folder, image, None),
+            _ => usage::of(&mut self.commands(isopod, folder, image)?),
         }
-        Ok(usage)
+    }
+
+    /// How often a pull has the disk do at once what it was told.
+    pub(super) fn count_syncs(self, isopod: &Isopod, folder: &Path, image: &str) -> Result<f64> {
+        let log = folder.join("syncs");
+        if self == Self::Containerd {
+            containerd(folder, image, Some(&log))?;
+            return usage::syncs(&log);
+        }
+        let mut sum = 0.0;
+        for command in self.commands(isopod, folder, image)? {
+            let mut strace = Command::new("strace");
+            strace
+                .args(COUNT)
+                .arg(BY_FILTER)
+                .arg("-o")
+                .arg(&log)
+                .arg(command.get_program())
+                .args(command.get_args());
+            strace.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            usage::run(&mut strace)?;
+            sum += usage::syncs(&log)?;
+        }
+        Ok(sum)
     }
 
     fn commands(self, isopod: &Isopod, folder: &Path, image: &str) -> Result<Vec<Command>> {

@@ -15,8 +15,6 @@ pub(super) struct Usage {
     pub(super) cpu: f64,
     /// MiB to disk, or on their way there.
     pub(super) written: f64,
-    /// fsync, fdatasync, syncfs and sync.
-    pub(super) syncs: f64,
 }
 
 /// Of a process: processor time and bytes, its children's included.
@@ -74,6 +72,8 @@ pub(super) fn run(command: &mut Command) -> Result<()> {
 /// strace's options that count what goes to the disk at once.
 pub(super) const COUNT: [&str; 6] =
     ["-f", "-c", "-U", "calls,name", "-e", "trace=fsync,fdatasync,syncfs,sync,sync_file_range"];
+/// The others are not stopped at; only for what strace itself starts.
+pub(super) const BY_FILTER: &str = "--seccomp-bpf";
 
 /// The sum of what strace counted.
 pub(super) fn syncs(log: &Path) -> Result<f64> {
