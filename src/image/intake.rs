@@ -26,7 +26,7 @@ use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, Builder};
 
 /// As many as Docker fetches at once.
 const AT_ONCE: usize = 3;
@@ -84,7 +84,11 @@ impl Intake<'_> {
                 results.push((layer.progress.number, result));
             }
         };
-        thread::scope(|scope| (0..AT_ONCE.min(wanted.len())).for_each(|_| drop(scope.spawn(work))));
+        thread::scope(|scope| {
+            // As many more as can be had: this one works, too.
+            (1..AT_ONCE.min(wanted.len())).for_each(|_| drop(Builder::new().spawn_scoped(scope, work)));
+            work();
+        });
         let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
         results.sort_by_key(|(number, _)| *number);
         let mut taken = Vec::with_capacity(wanted.len());

@@ -19,9 +19,9 @@ use std::time::Duration;
 
 const DOING: &str = "cannot start the process that takes layers apart";
 
-/// A worker that reads nothing for so long, or has all and says nothing, does something else.
-const TO_READ: Duration = Duration::from_secs(60);
-const TO_REPORT: Duration = Duration::from_secs(300);
+/// A worker that reads nothing for so long, or has all and says nothing, does something else than its work, on the slowest
+/// disk.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A layer being taken apart. Dropped before its end, so is the worker.
 #[derive(Debug)]
@@ -54,8 +54,8 @@ impl Unpacking {
             Worker::Thread => Who::Thread(thread::spawn(move || worker::serve(theirs.as_fd(), |_| Ok(())))),
         };
         let unpacking = Self { socket, who, deaf: false };
-        for (waits, patience) in [(Timeout::Send, TO_READ), (Timeout::Recv, TO_REPORT)] {
-            set_socket_timeout(&unpacking.socket, waits, Some(patience)).during(DOING)?;
+        for waits in [Timeout::Send, Timeout::Recv] {
+            set_socket_timeout(&unpacking.socket, waits, Some(PATIENCE)).during(DOING)?;
         }
         let order = serde_json::to_vec(&Order { limits }).map_err(io::Error::from).during(DOING)?;
         let files = [data.as_fd(), index.as_fd()];
