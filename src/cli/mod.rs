@@ -45,7 +45,7 @@ use isopod_engine::{Engine, Options, Timings};
 use std::panic;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::thread;
+use std::thread::Builder;
 
 /// What a verb gives back: an exit code, or an error to print and the code that goes with it.
 type Outcome = Result<u8, Failure>;
@@ -117,7 +117,10 @@ enum Verb {
 
 /// On a thread of its own, whose stack and heap end with it: clap takes 200 KiB, and a run may last for months.
 fn parse() -> Result<Cli, clap::Error> {
-    thread::spawn(Cli::try_parse).join().unwrap_or_else(|panic| panic::resume_unwind(panic))
+    match Builder::new().spawn(Cli::try_parse) {
+        Ok(thread) => thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic)),
+        Err(_) => Cli::try_parse(),
+    }
 }
 
 pub(crate) fn main(mut timings: Timings) -> ExitCode {

@@ -194,21 +194,16 @@ impl Intake<'_> {
     fn pass(
         &self,
         source: &mut impl Read,
-        mut unpacking: Unpacking,
+        unpacking: Unpacking,
         (wanted, failed): (&Wanted<'_>, &AtomicBool),
     ) -> Result<Option<Result<Digest>>> {
-        let mut piece = vec![0; Unpacking::PIECE];
-        loop {
-            if failed.load(Ordering::Relaxed) {
-                return Ok(None);
-            }
-            let n = source.read(&mut piece).during("cannot read the layer")?;
+        let unpacked = unpacking.read_all(source, |n| {
             self.progress.layer_advanced(&wanted.progress, n as u64);
-            if n == 0 || !unpacking.feed(&piece[..n]) {
-                break;
-            }
+            !failed.load(Ordering::Relaxed)
+        })?;
+        if failed.load(Ordering::Relaxed) {
+            return Ok(None);
         }
-        let unpacked = unpacking.finish();
         // (What is left after a refusal is bounded by what was promised; without a promise nobody needs to know.)
         if unpacked.is_err() && matches!(wanted.from, Origin::Blob(_)) {
             io::copy(source, &mut io::sink()).during("cannot read the layer")?;

@@ -22,8 +22,8 @@ use std::time::Duration;
 
 /// A signal ends the process anyway; this is for what another thread has found.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// A size and a digest.
-const SAID_MAX: u64 = 128;
+/// Most bytes that are read of what was said: a line is a size and a digest.
+const SAID_MAX: u64 = 512;
 
 #[derive(Debug)]
 pub(crate) struct Turn(File);
@@ -59,7 +59,7 @@ impl Turn {
     /// Whether somebody found a blob of this size to be this layer.
     pub(crate) fn says(&mut self, size: u64, diff_id: &Digest) -> bool {
         let mut text = String::new();
-        let read = (&self.0).take(SAID_MAX * 4).read_to_string(&mut text);
+        let read = (&self.0).take(SAID_MAX).read_to_string(&mut text);
         read.is_ok() && text.lines().any(|line| line == said(size, diff_id))
     }
 

@@ -79,16 +79,12 @@ pub(super) fn unpack_again(
 ) -> Result<[Temporary; 2]> {
     let made = [staging.temporary()?, staging.temporary()?];
     let mut source = store.open_at(Place::Blob(blob.digest))?;
-    let mut unpacking = Unpacking::start(store.worker, store.limits, &made[0].file, &made[1].file)?;
-    let mut piece = vec![0; Unpacking::PIECE];
-    loop {
-        let n = source.read(&mut piece).during("cannot read it")?;
+    let unpacking = Unpacking::start(store.worker, store.limits, &made[0].file, &made[1].file)?;
+    let unpacked = unpacking.read_all(&mut source, |n| {
         progress.layer_advanced(layer, n as u64);
-        if n == 0 || !unpacking.feed(&piece[..n]) {
-            break;
-        }
-    }
-    let (found, want) = (unpacking.finish()?, layer.diff_id);
+        true
+    });
+    let (found, want) = (unpacked??, layer.diff_id);
     if found != want {
         return Err(ImageError::invalid(format_args!("decompressed, it is {found}, and not {want}")));
     }

@@ -3,8 +3,10 @@
 
 use crate::limits::Limits;
 use isopod_sys::seccomp;
-use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal, getrlimit, setrlimit};
-use rustix::process::{set_dumpable_behavior, set_parent_process_death_signal};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, Signal, getrlimit, set_dumpable_behavior,
+    set_parent_process_death_signal, setrlimit,
+};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 use std::io;
 

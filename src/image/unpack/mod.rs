@@ -63,8 +63,9 @@ enum Report {
     },
 }
 
-/// Longest report of an error: the rest of a name says nothing new.
-const WORDS_MAX: usize = 16 << 10;
+/// Most errors of a chain, and most bytes of one: a report is one packet, however much of it JSON has to escape.
+const CHAIN_MAX: usize = 8;
+const WORDS_MAX: usize = 1 << 10;
 
 impl Report {
     fn refused(error: &ImageError) -> Self {
@@ -78,7 +79,7 @@ impl Report {
             let end = (0..=WORDS_MAX.min(words.len())).rev().find(|at| words.is_char_boundary(*at));
             words.truncate(end.unwrap_or(0));
         }
-        chain.truncate(3);
+        chain.truncate(CHAIN_MAX);
         Self::Refused { kind: error.kind(), chain }
     }
 

@@ -11,7 +11,7 @@ use isopod_sys::process::{Child, Strings};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::mem;
 use std::os::fd::{AsFd, OwnedFd};
 use std::thread::{self, JoinHandle};
@@ -63,11 +63,27 @@ impl Unpacking {
         Ok(unpacking)
     }
 
-    /// Most bytes that `feed` takes at once.
-    pub(crate) const PIECE: usize = PIECE;
+    /// Hands all of a source over, and gives the digest of what it decompresses to; an error of the source comes first.
+    /// `goes_on` hears of each piece, and ends it by saying no.
+    pub(crate) fn read_all(
+        mut self,
+        source: &mut impl Read,
+        mut goes_on: impl FnMut(usize) -> bool,
+    ) -> Result<Result<Digest>> {
+        let mut piece = vec![0; PIECE];
+        loop {
+            let n = source.read(&mut piece).during("cannot read the layer")?;
+            if !goes_on(n) {
+                return Ok(Err(gone("it was called off")));
+            }
+            if n == 0 || !self.feed(&piece[..n]) {
+                return Ok(self.finish());
+            }
+        }
+    }
 
     /// Some more of the layer. False once the worker wants no more: it has something to say.
-    pub(crate) fn feed(&mut self, piece: &[u8]) -> bool {
+    pub(super) fn feed(&mut self, piece: &[u8]) -> bool {
         if !self.deaf && !piece.is_empty() {
             self.deaf = fdpass::send(self.socket.as_fd(), piece, &[]).is_err();
         }
@@ -75,7 +91,7 @@ impl Unpacking {
     }
 
     /// That was all: the digest of what it decompresses to.
-    pub(crate) fn finish(mut self) -> Result<Digest> {
+    pub(super) fn finish(mut self) -> Result<Digest> {
         // A worker that is gone already has said why.
         let _ = shutdown(&self.socket, Shutdown::Write);
         let mut bytes = vec![0; PIECE];

@@ -41,6 +41,14 @@ fn a_refusal_comes_with_its_kind_and_its_causes() {
 }
 
 #[test]
+fn the_longest_report_is_one_packet() {
+    let words = "\u{1}".repeat(2 * WORDS_MAX);
+    let innermost = ImageError::invalid(&words);
+    let error = (0..2 * CHAIN_MAX).fold(innermost, |error, _| error.within(&words));
+    assert!(serde_json::to_vec(&Report::refused(&error)).unwrap().len() <= PIECE);
+}
+
+#[test]
 fn a_layer_that_stops_short_is_refused() {
     let layer = Writer::default().file("a", &[7; 5000]).end();
     let (mut worker, ..) = unpacking();
