@@ -200,6 +200,19 @@ fn a_mirror_is_asked_for_what_docker_hub_has() {
 }
 
 #[test]
+fn a_registry_on_this_host_is_asked_without_the_proxy_there_is() {
+    let (host, registry) = (Host::new(), Registry::open());
+    registry.push(&format!("oci-archive:{DEMO}"), "demo:1");
+    let mut pull = host.command(&["pull", "-q", &format!("{}/demo:1", registry.host())]);
+    for proxy in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+        // Nobody is there.
+        pull.env(proxy, "http://127.0.0.1:1");
+    }
+    finish(pull.spawn().unwrap(), Vec::new()).expect(0);
+    host.assert_clean();
+}
+
+#[test]
 fn ten_that_pull_one_image_at_once_fetch_each_layer_once() {
     let (host, registry) = (Host::new(), Registry::open());
     registry.push(&format!("oci-archive:{DEMO}"), "demo:1");

@@ -4,7 +4,7 @@
 use super::format::{self, Column, Fields, ListArgs};
 use super::{Global, Outcome, human};
 use clap::{ArgAction, Args};
-use isopod_engine::{Step, rfc3339};
+use isopod_engine::Step;
 
 /// Show how an image was made, the last step first
 #[derive(Debug, Args)]
@@ -25,14 +25,13 @@ pub(super) struct HistoryArgs {
 
 const FIELDS: [&str; 6] = ["ID", "CreatedSince", "CreatedAt", "CreatedBy", "Size", "Comment"];
 /// Of an image's digest.
-const SHORT: usize = 12;
 /// As much of a command as the table shows.
 const COMMAND: usize = 45;
 
 pub(super) fn run(global: &Global, args: &HistoryArgs) -> Outcome {
     let (digest, steps) = global.engine()?.history(&args.image)?;
     let hex = digest.hex();
-    let id = if args.no_trunc { digest.to_string() } else { hex[..SHORT].to_owned() };
+    let id = if args.no_trunc { digest.to_string() } else { human::short(&hex).to_owned() };
     let mut rows: Vec<Fields> = steps.iter().map(|step| fields(step, args)).collect();
     // As Docker has it: of the earlier steps nobody knows an image any more.
     if let Some((_, value)) = rows.first_mut().and_then(|row| row.first_mut()) {
@@ -54,11 +53,9 @@ fn columns(human: bool) -> [Column; 5] {
 }
 
 fn fields(step: &Step, args: &HistoryArgs) -> Fields {
-    let since = step.created.as_deref().and_then(rfc3339);
-    let since = since.map(|at| format!("{} ago", human::duration(human::now().saturating_sub(at))));
     vec![
         ("ID", "<missing>".to_owned()),
-        ("CreatedSince", since.unwrap_or_else(|| "N/A".to_owned())),
+        ("CreatedSince", human::said_ago(step.created.as_deref())),
         ("CreatedAt", human::plain(step.created.as_deref().unwrap_or("N/A"))),
         ("CreatedBy", command(&step.created_by, args.no_trunc)),
         ("Size", if args.human { human::size(step.size) } else { step.size.to_string() }),

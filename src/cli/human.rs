@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Numbers as people read and write them, in Docker's words.
 
+use isopod_engine::rfc3339;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const MINUTE: u64 = 60;
@@ -27,6 +28,21 @@ pub(super) fn duration(seconds: u64) -> String {
         _ if hours < 24 * 730 => format!("{} months", hours / 24 / 30),
         _ => format!("{} years", hours / 24 / 365),
     }
+}
+
+/// How long before `now` that was.
+pub(super) fn ago(at: u64, now: u64) -> String {
+    format!("{} ago", duration(now.saturating_sub(at)))
+}
+
+/// The same of what an image says, RFC 3339 if it is anything.
+pub(super) fn said_ago(at: Option<&str>) -> String {
+    at.and_then(rfc3339).map_or_else(|| "N/A".to_owned(), |at| ago(at, now()))
+}
+
+/// As much of a hash as a table shows.
+pub(super) fn short(hex: &str) -> &str {
+    hex.get(..12).unwrap_or(hex)
 }
 
 /// What was typed or came with an image, on one line of a terminal.

@@ -4,7 +4,7 @@
 use super::format::{self, Column, Fields, ListArgs};
 use super::{Global, Outcome, human};
 use clap::Args;
-use isopod_engine::{ImageFilters, Summary, rfc3339};
+use isopod_engine::{ImageFilters, Summary};
 
 /// List images
 #[derive(Debug, Args)]
@@ -29,7 +29,6 @@ pub(super) struct ImagesArgs {
 }
 
 const NONE: &str = "<none>";
-const SHORT: usize = 12;
 const FIELDS: [&str; 7] = ["ID", "Repository", "Tag", "Digest", "CreatedAt", "CreatedSince", "Size"];
 
 pub(super) fn run(global: &Global, args: &ImagesArgs) -> Outcome {
@@ -60,15 +59,13 @@ fn fields(image: &Summary, whole: bool) -> Fields {
     let reference = image.reference.as_ref();
     let digest = image.digest.to_string();
     let hex = digest.strip_prefix("sha256:").unwrap_or(&digest);
-    let since = image.created.as_deref().and_then(rfc3339);
-    let since = since.map(|at| format!("{} ago", human::duration(human::now().saturating_sub(at))));
     vec![
-        ("ID", if whole { digest.clone() } else { hex[..hex.len().min(SHORT)].to_owned() }),
+        ("ID", if whole { digest.clone() } else { human::short(hex).to_owned() }),
         ("Repository", reference.map_or_else(none, |r| r.familiar_name())),
         ("Tag", reference.and_then(|r| r.tag()).map_or_else(none, str::to_owned)),
         ("Digest", digest.clone()),
-        ("CreatedAt", image.created.clone().unwrap_or_else(|| "N/A".to_owned()).escape_debug().to_string()),
-        ("CreatedSince", since.unwrap_or_else(|| "N/A".to_owned())),
+        ("CreatedAt", human::plain(image.created.as_deref().unwrap_or("N/A"))),
+        ("CreatedSince", human::said_ago(image.created.as_deref())),
         ("Size", human::size(image.size)),
     ]
 }

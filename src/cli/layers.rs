@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How loading, pulling, pushing, saving or verifying goes: a bar a layer on a terminal, a line a layer elsewhere, nothing if asked to be quiet.
 
-use super::output;
+use super::{human, output};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use isopod_engine::{LayerProgress, Progress};
 use std::collections::BTreeMap;
@@ -142,5 +142,5 @@ impl Drop for Bars {
 fn name_of(layer: &LayerProgress) -> String {
     let digest = layer.diff_id.to_string();
     let hex = digest.strip_prefix("sha256:").unwrap_or(&digest);
-    format!("layer {}/{} {}", layer.number, layer.of, &hex[..hex.len().min(12)])
+    format!("layer {}/{} {}", layer.number, layer.of, human::short(hex))
 }

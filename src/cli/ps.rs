@@ -48,7 +48,7 @@ fn fields(record: &Record, now: u64, whole: bool) -> Fields {
         ("Image", human::plain(&record.spec.image)),
         ("Command", command(record, whole)),
         ("CreatedAt", record.created.to_string()),
-        ("RunningFor", format!("{} ago", human::duration(now.saturating_sub(record.created)))),
+        ("RunningFor", human::ago(record.created, now)),
         ("State", record.state.name().to_owned()),
         ("Status", status(&record.state, now)),
         ("Names", record.name.to_string()),
@@ -73,7 +73,7 @@ fn status(state: &State, now: u64) -> String {
         State::Running { since } => format!("Up {}", human::duration(now.saturating_sub(*since))),
         State::Paused { since } => format!("Up {} (Paused)", human::duration(now.saturating_sub(*since))),
         State::Exited(exit) => {
-            format!("Exited ({}) {} ago", exit.code, human::duration(now.saturating_sub(exit.at)))
+            format!("Exited ({}) {}", exit.code, human::ago(exit.at, now))
         }
     }
 }

@@ -69,13 +69,12 @@ pub(super) fn run(global: &Global, args: &SnapshotArgs) -> Outcome {
 }
 
 fn fields(snapshot: &SnapshotSummary) -> Fields {
-    let since = human::duration(human::now().saturating_sub(snapshot.created));
     vec![
         ("Name", snapshot.name.clone()),
         ("Container", snapshot.container.clone()),
         ("Image", snapshot.image.clone()),
         ("Memory", format!("{} MiB", snapshot.memory_mib)),
-        ("CreatedSince", format!("{since} ago")),
+        ("CreatedSince", human::ago(snapshot.created, human::now())),
         ("Size", human::size(snapshot.size)),
     ]
 }

@@ -55,8 +55,6 @@ const COLUMNS: [Column; 7] = [
     ("CREATED", "CreatedSince"),
     ("SIZE", "Size"),
 ];
-/// Of a kernel's hash.
-const SHORT: usize = 12;
 
 pub(super) fn run(global: &Global, args: &TemplateArgs) -> Outcome {
     let engine = global.engine()?;
@@ -89,14 +87,13 @@ pub(super) fn run(global: &Global, args: &TemplateArgs) -> Outcome {
 }
 
 fn fields(template: &TemplateSummary) -> Fields {
-    let since = human::duration(human::now().saturating_sub(template.created));
     vec![
         ("Key", template.key.clone()),
         ("CPUs", template.vcpus.to_string()),
         ("Memory", format!("{} MiB", template.memory_mib)),
-        ("Kernel", template.kernel[..template.kernel.len().min(SHORT)].to_owned()),
+        ("Kernel", human::short(&template.kernel).to_owned()),
         ("Usable", if template.usable { "yes" } else { "no" }.to_owned()),
-        ("CreatedSince", format!("{since} ago")),
+        ("CreatedSince", human::ago(template.created, human::now())),
         ("Size", human::size(template.size)),
     ]
 }

@@ -5,9 +5,7 @@ use crate::cli::error::Failure;
 use crate::cli::format::{self, Column, Fields};
 use crate::cli::{Global, Outcome, human, output};
 use clap::Args;
-use isopod_engine::{
-    ContainerUsage, DiskUsage, ImageUsage, Share, SnapshotSummary, TemplateSummary, rfc3339,
-};
+use isopod_engine::{ContainerUsage, DiskUsage, ImageUsage, Share, SnapshotSummary, TemplateSummary};
 
 /// Show what is taken of the disk
 #[derive(Debug, Args)]
@@ -28,8 +26,6 @@ const COLUMNS: [Column; 5] = [
     ("SIZE", "Size"),
     ("RECLAIMABLE", "Reclaimable"),
 ];
-/// Of a digest.
-const SHORT: usize = 12;
 
 pub(super) fn run(global: &Global, args: &DfArgs) -> Outcome {
     let usage = global.engine()?.disk_usage()?;
@@ -82,10 +78,6 @@ fn section(what: &str, heads: &[&str], rows: Vec<Vec<String>>) -> Result<(), Fai
     output::line("")
 }
 
-fn ago(at: u64) -> String {
-    format!("{} ago", human::duration(human::now().saturating_sub(at)))
-}
-
 fn images(usage: &DiskUsage) -> Vec<Vec<String>> {
     let rows = usage
         .images
@@ -101,7 +93,7 @@ fn container(container: &ContainerUsage) -> Vec<String> {
         record.id.short().to_owned(),
         human::plain(&record.spec.image),
         human::size(container.bytes),
-        ago(record.created),
+        human::ago(record.created, human::now()),
         record.state.name().to_owned(),
         record.name.to_string(),
     ]
@@ -109,12 +101,17 @@ fn container(container: &ContainerUsage) -> Vec<String> {
 
 fn snapshot(snapshot: &SnapshotSummary) -> Vec<String> {
     let SnapshotSummary { name, image, size, created, .. } = snapshot;
-    vec![name.clone(), human::plain(image), human::size(*size), ago(*created)]
+    vec![name.clone(), human::plain(image), human::size(*size), human::ago(*created, human::now())]
 }
 
 fn template(template: &TemplateSummary) -> Vec<String> {
     let usable = if template.usable { "yes" } else { "no" };
-    vec![template.key.clone(), human::size(template.size), ago(template.created), usable.to_owned()]
+    vec![
+        template.key.clone(),
+        human::size(template.size),
+        human::ago(template.created, human::now()),
+        usable.to_owned(),
+    ]
 }
 
 /// One that has no name has a row as well.
@@ -128,8 +125,8 @@ fn image_row(image: &ImageUsage, name: String, usage: &DiskUsage) -> Vec<String>
     let containers = usage.containers.iter().filter(|container| container.record.image_digest == digest);
     vec![
         name,
-        image.digest.hex()[..SHORT].to_owned(),
-        image.created.as_deref().and_then(rfc3339).map_or_else(|| "N/A".to_owned(), ago),
+        human::short(&image.digest.hex()).to_owned(),
+        human::said_ago(image.created.as_deref()),
         human::size(image.bytes),
         human::size(image.shared),
         human::size(image.bytes - image.shared),
