@@ -178,7 +178,7 @@ fn images_are_pruned_after_a_yes_and_what_that_frees_is_told() {
     assert_eq!(names(&host, &[]), "tale:7");
     let all = host.isopod(&["image", "prune", "-a", "-f"]).expect(0);
     assert!(all.text().contains("untagged: tale:7\ndeleted: sha256:"), "{}", all.text());
-    assert_eq!(files(&host.data_root().join("image/layers/sha256")), Vec::<PathBuf>::new());
+    assert_eq!(files(&host.data_root().join("image/disks/sha256")), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -324,7 +324,7 @@ fn what_comes_of_layers_is_compared_with_what_their_blobs_make_and_made_again() 
     let store = host.data_root().join("image");
     let clean = host.isopod(&["system", "verify"]).expect(0);
     assert!(clean.stderr.contains("verified before") && clean.stderr.contains("nothing is wrong"));
-    for made in ["layers/sha256", "images/sha256"] {
+    for made in ["disks/sha256", "images/sha256"] {
         files(&store.join(made))
             .iter()
             .filter(|f| fs::metadata(f).unwrap().len() > 0)

@@ -71,7 +71,7 @@ fn a_guest_sees_a_sparse_file_of_5_gib_as_umoci_unpacks_it() {
     let sum = tool(Command::new("sha256sum").arg(host.scratch("unpacked/rootfs/sparse")));
     let sum = String::from_utf8_lossy(&sum[..64]);
     assert!(own["/sparse"].contains(&format!(" sha256={sum}")), "{}", own["/sparse"]);
-    let data = host.data_root().join("image/layers/sha256");
+    let data = host.data_root().join("image/disks/sha256");
     let kept: u64 = fs::read_dir(data)
         .expect("a file of our own")
         .flatten()

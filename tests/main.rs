@@ -20,6 +20,8 @@ mod identity;
 mod image_commands;
 mod image_tree;
 mod interoperation;
+mod jail;
+mod jail_calls;
 mod killing;
 mod memory;
 mod platforms;

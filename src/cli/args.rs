@@ -5,7 +5,7 @@ use super::human;
 use isopod_engine::capabilities::Capabilities;
 use isopod_engine::seccomp;
 use isopod_engine::spec::{Memory, Seccomp, SecuritySpec, TmpfsMount, UNLIMITED, Ulimit, Vcpus};
-use isopod_engine::{EngineError, Kind, Result};
+use isopod_engine::{EngineError, Kind, Layers, Result};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
@@ -76,6 +76,10 @@ pub(super) fn security(options: &[String], capabilities: Capabilities) -> Result
     for option in options {
         let (name, value) = option.split_once(['=', ':']).unwrap_or((option, ""));
         match (name, value) {
+            ("isopod.jail", layers) => {
+                let layers: Layers = layers.parse().map_err(|e| bad("--security-opt", option, e))?;
+                security.unjailed = security.unjailed | layers;
+            }
             ("no-new-privileges", "" | "true") => security.no_new_privileges = true,
             ("no-new-privileges", "false") => security.no_new_privileges = false,
             ("seccomp", "unconfined") => security.seccomp = Seccomp::Unconfined,
@@ -91,7 +95,7 @@ pub(super) fn security(options: &[String], capabilities: Capabilities) -> Result
             }
             _ => {
                 return Err(bad("--security-opt", option, "no such option").hint(
-                    "options are seccomp=unconfined, seccomp=FILE, no-new-privileges and systempaths=unconfined",
+                    "options are seccomp=unconfined, seccomp=FILE, no-new-privileges, systempaths=unconfined and isopod.jail=no-LAYER,…",
                 ));
             }
         }

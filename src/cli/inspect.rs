@@ -4,9 +4,10 @@
 use super::error::Failure;
 use super::{Global, Outcome, document, output};
 use clap::{Args, ValueEnum};
-use isopod_engine::{Engine, EngineError, ImageInspect};
+use isopod_engine::{ContainerInspect, Engine, EngineError, ImageInspect, Kind};
+use serde::Serialize;
 
-/// Show images as JSON
+/// Show containers and images as JSON
 #[derive(Debug, Args)]
 pub(super) struct InspectArgs {
     /// Only what is this
@@ -22,7 +23,7 @@ pub(super) struct ImageInspectArgs {
     /// Names, digests or beginnings of digests
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
-    /// `json`, or text with fields in it, as `{{.Config.Cmd}}` or `{{json .RootFS}}`
+    /// `json`, or text with fields in it, as `{{.Config.Cmd}}`, `{{json .RootFS}}` or `{{.Isolation}}`
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<String>,
 }
@@ -33,29 +34,47 @@ enum Type {
     Container,
 }
 
+/// What is shown.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Found {
+    Image(Box<ImageInspect>),
+    Container(Box<ContainerInspect>),
+}
+
 pub(super) fn run(global: &Global, args: &InspectArgs) -> Outcome {
+    let container =
+        |engine: &Engine, name: &str| engine.inspect_container(name).map(Box::new).map(Found::Container);
     each(global, &args.asked, |engine, name| match args.kind {
-        None => engine.inspect(name),
-        Some(Type::Image) => engine.inspect_image(name),
-        Some(Type::Container) => Err(engine.inspect_container(name)),
+        // A container comes first, as with Docker.
+        None => match container(engine, name) {
+            Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Invalid) => of_image(engine, name),
+            result => result,
+        },
+        Some(Type::Image) => of_image(engine, name),
+        Some(Type::Container) => container(engine, name),
     })
 }
 
 pub(super) fn image(global: &Global, args: &ImageInspectArgs) -> Outcome {
-    each(global, args, Engine::inspect_image)
+    each(global, args, of_image)
+}
+
+fn of_image(engine: &Engine, name: &str) -> Result<Found, EngineError> {
+    engine.inspect_image(name).map(Box::new).map(Found::Image)
 }
 
 /// What is found is shown, whatever is not.
 fn each(
     global: &Global,
     args: &ImageInspectArgs,
-    inspect: impl Fn(&Engine, &str) -> Result<ImageInspect, EngineError>,
+    inspect: impl Fn(&Engine, &str) -> Result<Found, EngineError>,
 ) -> Outcome {
     let engine = global.engine()?;
     let (mut found, mut code) = (Vec::new(), 0);
     for name in &args.names {
         match inspect(&engine, name) {
-            Ok(image) => found.push(image),
+            Ok(thing) => found.push(thing),
             Err(error) => {
                 let failure = Failure::from(error);
                 output::talk(&failure.to_string());

@@ -125,7 +125,7 @@ pub(super) struct RunArgs {
     /// Drop a capability
     #[arg(long, value_name = "CAP")]
     cap_drop: Vec<String>,
-    /// seccomp=unconfined, seccomp=FILE, no-new-privileges, systempaths=unconfined
+    /// seccomp=unconfined, seccomp=FILE, no-new-privileges, systempaths=unconfined, isopod.jail=no-LAYER,…
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<String>,
     /// Limit a resource

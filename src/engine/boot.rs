@@ -7,8 +7,9 @@ use crate::error::{EngineError, Kind, Result};
 use isopod_index::build::{Attributes, Body, BuildError, Tree};
 use isopod_index::format::Use;
 use isopod_index::read::Extent;
+use isopod_jail::View;
 use isopod_vmm::client::ShareFiles;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
@@ -21,6 +22,8 @@ pub(crate) const AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest-
 pub(crate) const AGENT_HASH: &str = env!("ISOPOD_AGENT_HASH");
 
 const MOUNT_POINTS: &[&[u8]] = &[b"dev", b"image", b"proc", b"run", b"rw", b"sys"];
+/// As in the store of images.
+const DISKS: &str = "disks";
 /// Far more than these few entries take.
 const LIMIT: usize = 1024 * 1024;
 
@@ -33,26 +36,32 @@ pub(crate) fn share(data_root: &Path) -> Result<ShareFiles> {
         );
     }
     let folder = data_root.join("boot");
-    let (index, data) =
-        (folder.join(format!("{AGENT_HASH}.index")), folder.join(format!("{AGENT_HASH}.data")));
-    if let Some(files) = open(&index, &data) {
+    if let Some(files) = open(&folder) {
         return Ok(files);
     }
     let write = || -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-        put(&data, AGENT)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(folder.join(DISKS))?;
+        put(&folder.join(data()), AGENT)?;
         let mut table = Vec::new();
         write_index(AGENT.len(), &mut table).map_err(io::Error::other)?;
-        put(&index, &table)
+        put(&folder.join(index()), &table)
     };
     write().map_err(EngineError::io(format!("cannot write the boot share to {}", folder.display())))?;
-    open(&index, &data).ok_or_else(|| EngineError::new(Kind::Io, format!("{} vanished", data.display())))
+    open(&folder).ok_or_else(|| EngineError::new(Kind::Io, format!("{} vanished", folder.display())))
+}
+
+fn data() -> String {
+    format!("{DISKS}/{AGENT_HASH}.data")
+}
+
+fn index() -> String {
+    format!("{DISKS}/{AGENT_HASH}.index")
 }
 
 /// Both, if they are there: each was put there whole.
-fn open(index: &Path, data: &Path) -> Option<ShareFiles> {
-    let (index, data) = (File::open(index).ok()?, File::open(data).ok()?);
-    Some(ShareFiles { index, layers: vec![data] })
+fn open(folder: &Path) -> Option<ShareFiles> {
+    let view = View::of(folder).ok()?;
+    Some(ShareFiles { index: view.open(&index()).ok()?, layers: vec![view.open(&data()).ok()?] })
 }
 
 /// Whole or not at all, whoever else does the same at the same time.

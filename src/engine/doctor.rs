@@ -8,6 +8,9 @@ use crate::hex::hex;
 use crate::images::demo_size;
 use crate::kernel;
 use crate::kvm;
+use crate::machine::without;
+use isopod_jail::{Layer, Layers, Version, own_layers};
+use isopod_vmm::client;
 use isopod_vmm::config::Assist;
 use isopod_vmm::host::{self, DEVICE, ProbeError};
 use rustix::fs::{Access, access, statvfs};
@@ -55,6 +58,7 @@ pub fn examine(options: &Options, kernel: Option<&Path>) -> Vec<Check> {
         demo(),
         data_root(&options.data_root),
         control_groups(),
+        jail(),
         memory(),
     ]);
     checks
@@ -191,20 +195,46 @@ fn data_root(path: &Path) -> Check {
 }
 
 fn control_groups() -> Check {
-    let v2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
-    let hybrid = Path::new("/sys/fs/cgroup/unified/cgroup.controllers").exists();
-    let v1 = Path::new("/sys/fs/cgroup/memory").exists();
-    let found = match (v2, v1, hybrid) {
-        (true, ..) => "version 2",
-        (_, true, true) => "version 1 with an unused version 2 beside it",
-        (_, true, false) => "version 1",
-        _ => "none mounted",
-    };
-    check(
-        "control groups",
-        Verdict::Good,
-        format!("{found} (not used yet: a machine's memory is its own limit)"),
-    )
+    let name = "control groups";
+    match isopod_jail::version() {
+        Some(Version::One) => check(name, Verdict::Good, "version 1, with memory, pids and cpu"),
+        Some(Version::Two) => check(name, Verdict::Good, "version 2, with memory, pids and cpu"),
+        None => check(name, Verdict::Bad, "none with memory, pids and cpu under /sys/fs/cgroup")
+            .cure(without(Layer::ControlGroup)),
+    }
+}
+
+/// Tries the jail that a machine is started in: a process enters it, and ends.
+fn jail() -> Check {
+    let name = "jail";
+    let (mut layers, mut missing) = (own_layers(), Vec::new());
+    loop {
+        match client::try_jail(layers) {
+            Ok(()) => break,
+            Err((Some(layer), why)) if layers.has(layer) => {
+                missing.push(format!("{layer}: {why}"));
+                layers = layers.without(Layers::NONE | layer);
+            }
+            Err((_, why)) => return check(name, Verdict::Bad, why).cure("containers cannot be started"),
+        }
+    }
+    let has: Vec<&str> = layers.iter().map(Layer::name).collect();
+    let landlock = isopod_jail::landlock_abi().map(|abi| format!(" (Landlock is version {abi})"));
+    let found = format!("{}{}", has.join(", "), landlock.unwrap_or_default());
+    if !missing.is_empty() {
+        let names: Vec<String> = Layer::ALL
+            .iter()
+            .filter(|l| own_layers().has(**l) && !layers.has(**l))
+            .map(|l| format!("no-{l}"))
+            .collect();
+        let cure = format!("`--security-opt isopod.jail={}` goes without", names.join(","));
+        return check(name, Verdict::Bad, format!("{}; there are {found}", missing.join("; "))).cure(cure);
+    }
+    if own_layers() == Layers::all() {
+        return check(name, Verdict::Good, found);
+    }
+    check(name, Verdict::Notice, format!("{found}; not {}: that takes root", Layer::ControlGroup))
+        .cure("a machine has this user's id, and no limit of memory but its own")
 }
 
 fn memory() -> Check {

@@ -24,6 +24,7 @@ mod disk;
 pub mod doctor;
 mod error;
 mod etc;
+pub mod filters;
 mod hex;
 mod images;
 mod kernel;
@@ -42,6 +43,7 @@ mod time;
 pub mod timings;
 
 pub use container::conclude::exit_code;
+pub use container::inspect::ContainerInspect;
 pub use container::name::{Id, Name};
 pub use container::records::Record;
 pub use container::restore::CopySpec;
@@ -58,6 +60,7 @@ pub use isopod_image::{
     ArchiveForm, Damage, ImageUsage, Kept, LayerProgress, Loaded, Part, Progress, Pruned, Reference, Removed,
     Repair, Step, Stray, Summary, Usage,
 };
+pub use isopod_jail::{Layer, Layers, Observation};
 pub use isopod_vmm::process::{NAME as VMM_NAME, main as vmm_main};
 pub use snapshot::SnapshotSummary;
 pub use template::{Making, TemplateSummary};

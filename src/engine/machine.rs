@@ -2,6 +2,9 @@
 //! Asking a machine's process for something and waiting until it is done. The process is ours, but may have been captured
 //! by its guest: no answer is waited for without a deadline.
 
+use crate::error::{EngineError, Kind};
+use isopod_jail::Layer;
+use isopod_vmm::client::StartError;
 use isopod_vmm::envelope::{self, Identity};
 use isopod_vmm::{End, Event, Machine};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -18,7 +21,7 @@ const STOPPING: Duration = Duration::from_secs(60);
 /// And as many seconds more as the slowest disk takes for the memory, at so many MiB a second.
 const SAVING: Duration = Duration::from_secs(60);
 const SLOWEST: u32 = 8;
-const LISTING: Duration = Duration::from_secs(2);
+const LISTING: Duration = Duration::from_secs(20);
 
 /// Why it was not done.
 #[derive(Debug, PartialEq)]
@@ -27,6 +30,22 @@ pub(crate) enum Refusal {
     Refused(String),
     /// There is no machine any more.
     Ended(End),
+}
+
+/// Why a machine's process was not started, and what can be done if its jail is the reason.
+pub(crate) fn not_started(error: StartError) -> EngineError {
+    let layer = error.layer();
+    let kind = if layer.is_some() { Kind::Unavailable } else { Kind::Io };
+    let error = EngineError::new(kind, "cannot start the machine").because(error);
+    match layer {
+        Some(layer) => error.hint(without(layer)),
+        None => error,
+    }
+}
+
+/// How to go without a layer of the jail that cannot be had.
+pub(crate) fn without(layer: Layer) -> String {
+    format!("`isopod doctor` tells what this host has; `--security-opt isopod.jail=no-{layer}` goes without")
 }
 
 /// A machine, as far as those care who attend to it.

@@ -27,6 +27,21 @@ pub fn rfc3339(text: &str) -> Option<u64> {
     u64::try_from(days * 86_400 + hour * 3600 + minute * 60 + second - offset).ok()
 }
 
+/// The other way, in UTC.
+pub(crate) fn rfc3339_of(moment: u64) -> String {
+    let (days, second) = (i64::try_from(moment / 86_400).unwrap_or(0), moment % 86_400);
+    let days = days + 719_468;
+    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let month = (month + 2) % 12 + 1;
+    let year = era * 400 + year + i64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
 /// Days since 1970-01-01 of the Gregorian calendar, counted in eras of 400 years that begin in March.
 fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
@@ -73,6 +88,14 @@ fn go_duration(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_is_what_is_read() {
+        assert_eq!(rfc3339_of(951_782_400), "2000-02-29T00:00:00Z");
+        for moment in (0..5_000_000_000).step_by(86_399 * 7) {
+            assert_eq!(rfc3339(&rfc3339_of(moment)), Some(moment));
+        }
+    }
 
     #[test]
     fn times_are_read_with_their_zone() {

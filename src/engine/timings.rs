@@ -15,6 +15,7 @@ pub enum Mark {
     Recorded,
     MachineAsked,
     MachineProcess,
+    Jailed,
     Handed,
     Assembled,
     FirstRun,
@@ -34,6 +35,7 @@ impl Mark {
             Self::Recorded => "record written",
             Self::MachineAsked => "kernel, boot share, KVM opened",
             Self::MachineProcess => "machine's process",
+            Self::Jailed => "its jail closed",
             Self::Handed => "descriptors handed over",
             Self::Assembled => "KVM objects, memory, devices",
             Self::FirstRun => "first KVM_RUN",
@@ -100,6 +102,7 @@ impl Timings {
 
     pub(crate) fn machine(&mut self, marks: &Marks) {
         self.mark_at(Mark::MachineProcess, marks.process);
+        self.mark_at(Mark::Jailed, marks.jailed);
         self.mark_at(Mark::Handed, marks.config);
         self.mark_at(Mark::Assembled, marks.assembled);
         self.mark_at(Mark::FirstRun, marks.first_run);

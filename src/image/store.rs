@@ -4,7 +4,7 @@
 //! ```text
 //!   oci-layout, index.json      an OCI image layout that skopeo and umoci can read: each image under its whole reference
 //!   blobs/sha256/<digest>       manifests, configurations and layers as they came
-//!   layers/sha256/<layer>.data, .index         what became of each layer's archive
+//!   disks/sha256/<layer>.data, .index         what became of each layer's archive
 //!   images/sha256/<manifest>.index             the merged index of each image
 //!   reserve                     room for an `index.json` with less in it: see `listing`
 //!   tmp/                        loads under way, with links to all that they need
@@ -38,6 +38,7 @@ use crate::progress::Progress;
 use crate::reference::Reference;
 use crate::registry::{Remote, Settings};
 use crate::unpack::Worker;
+use isopod_jail::View;
 use rustix::fs::{FlockOperation, flock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
@@ -72,14 +73,14 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    const FOLDERS: [&'static str; 3] = ["blobs/sha256", "layers/sha256", "images/sha256"];
+    const FOLDERS: [&'static str; 3] = ["blobs/sha256", "disks/sha256", "images/sha256"];
 
     pub(crate) fn path(self) -> String {
-        let [blobs, layers, images] = Self::FOLDERS;
+        let [blobs, disks, images] = Self::FOLDERS;
         match self {
             Self::Blob(digest) => format!("{blobs}/{}", digest.hex()),
-            Self::LayerData(digest) => format!("{layers}/{}.data", digest.hex()),
-            Self::LayerIndex(digest) => format!("{layers}/{}.index", digest.hex()),
+            Self::LayerData(digest) => format!("{disks}/{}.data", digest.hex()),
+            Self::LayerIndex(digest) => format!("{disks}/{}.index", digest.hex()),
             Self::ImageIndex(digest) => format!("{images}/{}.index", digest.hex()),
         }
     }
@@ -128,8 +129,8 @@ impl Store {
     pub fn with_limits(root: impl Into<PathBuf>, limits: Limits) -> Result<Self> {
         let root = root.into();
         let store = Self { root, limits, worker: Worker::default() };
-        // The folder that an earlier isopod's store has not.
-        if store.path("index.json").exists() && store.path("turns").exists() {
+        // The folders that an earlier isopod's store has not.
+        if store.path("index.json").exists() && store.path("turns").exists() && store.path("disks").exists() {
             return Ok(store);
         }
         let made = store.within_room(|| store.make());
@@ -234,11 +235,13 @@ impl Store {
     }
 
     fn make(&self) -> Result<()> {
+        // As an earlier isopod called it; whoever else does this at the same time has done it.
+        let _ = fs::rename(self.path("layers"), self.path("disks"));
         let parent = self.root.parent().filter(|parent| !parent.as_os_str().is_empty());
         if let Some(parent) = parent {
             fs::create_dir_all(parent).during(format_args!("cannot make {}", parent.display()))?;
         }
-        for folder in ["", "blobs", "layers", "images", "tmp", "turns"].iter().chain(&Place::FOLDERS) {
+        for folder in ["", "blobs", "disks", "images", "tmp", "turns"].iter().chain(&Place::FOLDERS) {
             match make_folder(&self.path(folder)) {
                 Err(e) if e.kind() != ErrorKind::AlreadyExists => {
                     return Err(e).during("cannot make a folder");
@@ -253,7 +256,7 @@ impl Store {
         for made in parent
             .into_iter()
             .map(Path::to_path_buf)
-            .chain(["blobs", "layers", "images"].map(|f| self.path(f)))
+            .chain(["blobs", "disks", "images"].map(|f| self.path(f)))
         {
             sync_folder(&made)?;
         }
@@ -395,9 +398,14 @@ impl Store {
         digest: Digest,
         (manifest, config): (Manifest, ImageConfig),
     ) -> Result<Image> {
-        let layers = manifest.layers.iter();
+        // A machine has these for as long as it runs: they are to tell it nothing of the host.
+        let view = View::of(&self.root).during(format_args!("cannot open {}", self.root.display()))?;
+        let open = |place: Place| {
+            view.open(&place.path())
+                .during(format_args!("cannot open {}", self.path(&place.path()).display()))
+        };
         let layers: Result<Vec<_>> =
-            layers.map(|layer| self.open_at(Place::LayerData(layer.digest))).collect();
+            manifest.layers.iter().map(|layer| open(Place::LayerData(layer.digest))).collect();
         Ok(Image {
             reference,
             digest,

@@ -6,3 +6,9 @@ pub fn give_back() {
     // SAFETY: the heap is locked meanwhile, and nothing that is in use is moved or unmapped.
     unsafe { libc::malloc_trim(0) };
 }
+
+/// Has all threads share one heap: for a process whose threads ask for memory when they begin, and hardly ever after.
+pub fn share_one() {
+    // SAFETY: a setting of the C library's, which takes a number.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+}

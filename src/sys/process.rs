@@ -24,11 +24,26 @@ pub struct Namespaces(c_int);
 
 impl Namespaces {
     pub const NONE: Self = Self(0);
+    pub const USER: Self = Self(libc::CLONE_NEWUSER);
     pub const MOUNT: Self = Self(libc::CLONE_NEWNS);
     pub const PID: Self = Self(libc::CLONE_NEWPID);
     pub const IPC: Self = Self(libc::CLONE_NEWIPC);
     pub const UTS: Self = Self(libc::CLONE_NEWUTS);
     pub const CGROUP: Self = Self(libc::CLONE_NEWCGROUP);
+    pub const NETWORK: Self = Self(libc::CLONE_NEWNET);
+
+    /// Gives this thread, which must be its process's only one, these. A new PID namespace is for its children alone.
+    pub fn unshare(self) -> io::Result<()> {
+        // SAFETY: no memory is involved, and the descriptor table stays shared as it was: only `CLONE_NEW*` can be in it.
+        match unsafe { libc::unshare(self.0) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
 }
 
 impl BitOr for Namespaces {

@@ -27,21 +27,102 @@ pub fn install(program: &[u8]) -> io::Result<()> {
 
 /// `AUDIT_ARCH_X86_64`: EM_X86_64, 64 bit, little endian.
 const ARCH: u32 = 0xc000_003e;
+/// `__X32_SYSCALL_BIT`.
+const X32: u32 = 0x4000_0000;
 
-/// Leaves this thread, and what it will start, no system calls but these; any other one ends the process with SIGSYS. For good.
-pub fn allow_only(calls: &[c_long]) -> io::Result<()> {
+/// A system call that is allowed, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rule {
+    pub call: c_long,
+    pub when: When,
+    pub why: &'static str,
+}
+
+/// For which of its arguments, of whose lower halves alone the kernel makes something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    Always,
+    /// The argument of this number is this.
+    Is(u8, u32),
+    /// The argument of this number has none of these bits.
+    Lacks(u8, u32),
+}
+
+/// A rule for all of a call's arguments.
+#[must_use]
+pub const fn allow(call: c_long, why: &'static str) -> Rule {
+    Rule { call, when: When::Always, why }
+}
+
+/// A rule for one request of a device's.
+#[must_use]
+pub const fn ioctl(request: u32, why: &'static str) -> Rule {
+    Rule { call: libc::SYS_ioctl, when: When::Is(1, request), why }
+}
+
+/// A rule for some of a call's arguments.
+#[must_use]
+pub const fn allow_when(call: c_long, when: When, why: &'static str) -> Rule {
+    Rule { call, when, why }
+}
+
+/// Leaves this thread, and what it will start, no system calls but these; any other one ends the process with SIGSYS. For
+/// good. A thread that has a filter already has what both allow.
+pub fn allow_only(rules: &[Rule]) -> io::Result<()> {
     set_no_new_privs(true)?;
-    // Offsets into `struct seccomp_data`: 0 is the call's number, 4 the architecture.
+    // Offsets into `struct seccomp_data`: 0 is the call's number, 4 the architecture, from 16 the arguments.
     let load = |offset| instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, (0, 0), offset);
-    let unless = |value| instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, (0, 1), value);
+    let skip_unless_equal =
+        |value, n| instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, (0, n), value);
+    let skip_if_any = |bits, n| instruction(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, (n, 0), bits);
     let done = |action| instruction(libc::BPF_RET | libc::BPF_K, (0, 0), action);
     let skip_end = instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, (1, 0), ARCH);
     let mut program = vec![load(4), skip_end, done(libc::SECCOMP_RET_KILL_PROCESS), load(0)];
-    for call in calls {
-        let number = u32::try_from(*call).map_err(|_| io::ErrorKind::InvalidInput)?;
-        program.extend([unless(number), done(libc::SECCOMP_RET_ALLOW)]);
+    for rule in rules {
+        let number = u32::try_from(rule.call).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let (argument, test) = match rule.when {
+            When::Always => {
+                program.extend([skip_unless_equal(number, 1), done(libc::SECCOMP_RET_ALLOW)]);
+                continue;
+            }
+            When::Is(argument, value) => (argument, skip_unless_equal(value, 1)),
+            When::Lacks(argument, bits) => (argument, skip_if_any(bits, 1)),
+        };
+        let allowed = done(libc::SECCOMP_RET_ALLOW);
+        // Another rule may be for the same call: its number is looked at again.
+        program.extend([
+            skip_unless_equal(number, 4),
+            load(16 + 8 * u32::from(argument)),
+            test,
+            allowed,
+            load(0),
+        ]);
     }
     program.push(done(libc::SECCOMP_RET_KILL_PROCESS));
+    install(&program.concat())
+}
+
+/// Has this thread, and what it will start, told EPERM when it makes one of these calls, whatever their arguments. For good.
+pub fn deny(rules: &[Rule]) -> io::Result<()> {
+    set_no_new_privs(true)?;
+    let load = |offset| instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, (0, 0), offset);
+    let done = |action| instruction(libc::BPF_RET | libc::BPF_K, (0, 0), action);
+    let refused = libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned();
+    let mut program = vec![
+        load(4),
+        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, (1, 0), ARCH),
+        done(refused),
+        load(0),
+        // The calls of a third architecture, which are the same by other numbers.
+        instruction(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, (0, 1), X32),
+        done(refused),
+    ];
+    for rule in rules {
+        let number = u32::try_from(rule.call).map_err(|_| io::ErrorKind::InvalidInput)?;
+        program.push(instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, (0, 1), number));
+        program.push(done(refused));
+    }
+    program.push(done(libc::SECCOMP_RET_ALLOW));
     install(&program.concat())
 }
 
@@ -69,8 +150,13 @@ fn parse(program: &[u8]) -> io::Result<Vec<sock_filter>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::io::Errno;
+    use rustix::fs::{SeekFrom, seek};
+    use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};
     use rustix::process::{getcwd, getppid};
+    use rustix::stdio::stdin;
+    use std::env;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
     use std::thread;
 
     #[test]
@@ -90,6 +176,43 @@ mod tests {
         });
         assert_eq!(filtered.join().unwrap(), (true, Err(Errno::NOSYS)));
         assert!(getcwd(vec![]).is_ok());
+    }
+
+    const DEED: &str = "ISOPOD_TEST_DEED";
+    const EXIT: Rule = allow(libc::SYS_exit_group, "its end");
+    const RULES: &[Rule] = &[
+        EXIT,
+        allow(libc::SYS_getppid, "a test"),
+        allow_when(libc::SYS_fcntl, When::Is(1, libc::F_GETFD.cast_unsigned()), "a test"),
+        allow_when(libc::SYS_fcntl, When::Is(1, libc::F_GETFL.cast_unsigned()), "a test"),
+        allow_when(libc::SYS_lseek, When::Lacks(2, 2), "a test"),
+    ];
+    /// What is done, and whether it may be.
+    const DEEDS: [(fn(), bool); 7] = [
+        (|| (), true),
+        (|| _ = getppid(), true),
+        (|| _ = getcwd(vec![]), false),
+        (|| _ = fcntl_getfd(stdin()), true),
+        (|| _ = fcntl_setfd(stdin(), FdFlags::empty()), false),
+        (|| _ = seek(stdin(), SeekFrom::Current(0)), true),
+        (|| _ = seek(stdin(), SeekFrom::End(0)), false),
+    ];
+
+    /// Each deed is another process's, which is this test again.
+    #[test]
+    fn what_no_rule_allows_ends_the_process() {
+        if let Some(deed) = env::var(DEED).ok().and_then(|deed| deed.parse::<usize>().ok()) {
+            allow_only(RULES).unwrap();
+            DEEDS[deed].0();
+            // SAFETY: ends the process at once.
+            unsafe { libc::_exit(0) };
+        }
+        for (n, (_, allowed)) in DEEDS.iter().enumerate() {
+            let mut again = Command::new(env::current_exe().unwrap());
+            again.args(["--exact", "seccomp::tests::what_no_rule_allows_ends_the_process"]);
+            let status = again.env(DEED, n.to_string()).output().unwrap().status;
+            assert_eq!(status.signal(), (!allowed).then_some(libc::SIGSYS), "deed {n}");
+        }
     }
 
     #[test]

@@ -8,11 +8,10 @@ use crate::assist::Layout;
 use crate::boot::{self, cmdline, elf};
 use crate::bus::Bus;
 use crate::config::{Assist, ConfigError, MachineConfig};
-use crate::envelope::Envelope;
 use crate::mailbox::Mailbox;
 use crate::memory::{self, GuestMemory, MemoryError};
 use crate::raw::{self, Stats};
-use crate::saved::{self, Behind, MachineState, Saved, SavedError};
+use crate::saved::{self, MachineState, Saved, SavedError};
 use crate::slots::{self, Slots};
 use crate::vcpu::Surroundings;
 use isopod_devices::MmioTransport;
@@ -105,8 +104,6 @@ pub(crate) struct Still {
     pub(crate) image_counters: Arc<FsCounters>,
     pub(crate) vm: Arc<VmFd>,
     pub(crate) around: Surroundings,
-    pub(crate) kernel: File,
-    pub(crate) saved: Option<Behind>,
     pub(crate) touched: Option<File>,
 }
 
@@ -114,16 +111,11 @@ pub(crate) fn assemble(config: &MachineConfig, fds: Descriptors) -> Result<Assem
     config.check()?;
     let Descriptors { kvm, kernel, agent, boot, image, console, saved: file, touched } = fds;
     let kvm = raw::kvm_from(kvm);
-    let file = file.map(Arc::new);
     let saved = file.as_ref().map(|file| saved::open(file, config)).transpose()?;
     let memory = match (&file, &saved) {
         (Some(file), Some(saved)) => memory::of_file(config.memory_mib, file, saved.envelope.memory_offset)?,
         _ => memory::new(config.memory_mib)?,
     };
-    let behind = file.zip(saved.as_ref()).map(|(file, saved)| {
-        let Envelope { memory_offset, memory_len, .. } = saved.envelope;
-        Behind { file, len: memory_offset + memory_len }
-    });
     let open = match &saved {
         Some(saved) => saved.state.open,
         None if elf::can_ask(&kernel) => slots::at_boot(config.memory_mib),
@@ -155,11 +147,7 @@ pub(crate) fn assemble(config: &MachineConfig, fds: Descriptors) -> Result<Assem
     let assist =
         emulated.then(|| state::check_extended(&kvm).map(|()| Layout::new(&supported))).transpose()?;
     let around = Surroundings { bus: Arc::new(Bus::new(transports, serial, slots)), memory, assist };
-    Ok(Assembled {
-        vcpus,
-        mailbox,
-        still: Still { kvm, stats, image_counters, vm, around, kernel, saved: behind, touched },
-    })
+    Ok(Assembled { vcpus, mailbox, still: Still { kvm, stats, image_counters, vm, around, touched } })
 }
 
 /// Writes what was saved into a machine of the same make.

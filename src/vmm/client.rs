@@ -2,18 +2,17 @@
 //! The engine's side of a machine: starts its process, hands over what it may touch, hears what becomes of it.
 
 use crate::assemble::Descriptors;
-use crate::config::{ConfigError, MachineConfig};
+use crate::config::{ConfigError, MIN_MEMORY_MIB, MachineConfig};
 use crate::process::NAME;
+use crate::vcpu::MEMORY_GONE;
 use crate::wire::{End, Event, MAX_MESSAGE, Request};
+use isopod_jail::{Cell, GroupLimits, Jailed, Layer, Layers, Limits, StartError as CellError};
 use isopod_sys::fdpass;
-use isopod_sys::process::program::{self, Beside};
-use isopod_sys::process::{Child, Strings};
-use libc::SIGBUS;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use std::ffi::CStr;
+use libc::{SIGBUS, SIGSYS};
+use rustix::net::{Shutdown, shutdown};
 use std::fs::File;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd};
 use thiserror::Error;
 
 pub use crate::assemble::ShareFiles;
@@ -25,43 +24,99 @@ pub enum StartError {
     Config(#[from] ConfigError),
     #[error("an image of {0} layers has more than one machine takes")]
     Layers(usize),
+    #[error(transparent)]
+    Jail(#[from] CellError),
     #[error("cannot start the machine's process (op={op})")]
     Process { op: &'static str, source: io::Error },
+}
+
+impl StartError {
+    /// The layer of its jail that cannot be had, if that is why.
+    pub fn layer(&self) -> Option<Layer> {
+        match self {
+            Self::Jail(error) => error.layer(),
+            _ => None,
+        }
+    }
 }
 
 /// A machine's process. Dropping it ends the process and waits for it.
 #[derive(Debug)]
 pub struct Machine {
-    child: Child,
-    socket: OwnedFd,
+    process: Jailed,
     reaped: bool,
+    /// For the names of its functions, should the guest end in one.
+    kernel: File,
+    /// What its memory is mapped from, and how long that was.
+    saved: Option<(File, u64)>,
 }
 
 /// Descriptors that are no layers: KVM, kernel, agent, two indices, console, file, list.
 const OTHERS: usize = 8;
 
-/// The process's threads ask for memory when they begin, and hardly ever after: none needs a heap of its own.
-const ONE_HEAP: &CStr = c"GLIBC_TUNABLES=glibc.malloc.arena_max=1";
+/// Characters of what a machine's process says that are told.
+const MOST_WORDS: usize = 1024;
 
-/// Starts a machine. The descriptors are the machine's from here on; this process keeps none of them.
-pub fn start(config: &MachineConfig, fds: Descriptors) -> Result<Machine, StartError> {
+/// Descriptors it makes itself, at most: vCPUs and their counters, queues, interrupts.
+const MADE: u64 = 256;
+/// Threads that are no vCPUs: the first, four devices', one that maps pages, and what the kernel makes for KVM.
+const THREADS: u64 = 16;
+/// Bytes that a machine may have beside its guest's memory.
+const MEMORY_BESIDE: u64 = 64 << 20;
+
+/// The jail of a machine with so much memory and so many vCPUs.
+#[must_use]
+pub fn cell(layers: Layers, memory_mib: u32, vcpus: u8) -> Cell {
+    let memory = (u64::from(memory_mib) << 20) + MEMORY_BESIDE;
+    let threads = u64::from(vcpus) + THREADS;
+    Cell {
+        layers,
+        // It writes its memory into a file when it is saved.
+        limits: Limits { files: fdpass::MAX_FDS as u64 + MADE, file_bytes: memory, threads, data: None },
+        group: Some(GroupLimits { memory, threads, processors: u64::from(vcpus) + 1 }),
+    }
+}
+
+/// Has a process enter a machine's jail and end there; else which layer cannot be had, if it is one, and why.
+pub fn try_jail(layers: Layers) -> Result<(), (Option<Layer>, String)> {
+    let process = cell(layers, MIN_MEMORY_MIB, 1).start(NAME);
+    let process = process.map_err(|e| (e.layer(), e.to_string()))?;
+    // A process that is in its jail waits for its configuration, and ends when there will be none.
+    let _ = shutdown(&process.socket, Shutdown::Write);
+    let mut said = vec![0; MAX_MESSAGE];
+    let n = fdpass::receive(process.socket.as_fd(), &mut said).map_or(0, |(n, _)| n);
+    let _ = process.child.wait();
+    match serde_json::from_slice(&said[..n]) {
+        Ok(Event::Ended(End::Unjailed { layer, message })) => Err((Some(layer), printable(&message))),
+        _ if n == 0 => Ok(()),
+        _ => Err((None, "a process that entered its jail says what it should not".to_owned())),
+    }
+}
+
+/// Starts a machine's process, which closes its jail behind itself while its configuration is still being worked out.
+pub fn spawn(cell: &Cell) -> Result<Jailed, StartError> {
+    Ok(cell.start(NAME)?)
+}
+
+/// Starts a machine in a process of its own. The descriptors are the machine's from here on.
+pub fn start(process: Jailed, config: &MachineConfig, fds: Descriptors) -> Result<Machine, StartError> {
     config.check()?;
     let layers = fds.image.as_ref().map_or(0, |image| image.layers.len());
     if fds.boot.layers.len() + layers + OTHERS > fdpass::MAX_FDS {
         return Err(StartError::Layers(layers));
     }
-    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-        .map_err(|e| process("make a socket pair")(e.into()))?;
-    let args = Strings::new(vec![NAME.to_owned()]);
-    let env = Strings::new(vec![ONE_HEAP.to_owned()]);
-    let child = program::start(c"/proc/self/exe", (&args, &env), theirs.as_fd(), Beside::Stderr)
-        .map_err(process("re-execute this program"))?;
-    drop(theirs);
-    let machine = Machine { child, socket: ours, reaped: false };
-    let message = serde_json::to_vec(config).map_err(|e| process("encode the configuration")(e.into()))?;
-    fdpass::send(machine.socket.as_fd(), &message, &pack(&fds))
-        .map_err(process("hand over the descriptors"))?;
-    Ok(machine)
+    let message = serde_json::to_vec(config).map_err(|e| failed("encode the configuration")(e.into()))?;
+    let sent = fdpass::send(process.socket.as_fd(), &message, &pack(&fds));
+    let len = |file: File| file.metadata().map(|at| (file, at.len())).ok();
+    let saved = fds.saved.and_then(len);
+    let machine = Machine { process, reaped: false, kernel: fds.kernel, saved };
+    match sent {
+        // One that is gone has said why.
+        Err(e) if !matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+            Err(failed("hand over the descriptors")(e))
+        }
+        _ => Ok(machine),
+    }
 }
 
 /// The order in which descriptors travel, on this side; `process::unpack` is the other.
@@ -79,17 +134,37 @@ fn pack(fds: &Descriptors) -> Vec<BorrowedFd<'_>> {
 
 impl Machine {
     pub fn pid(&self) -> u32 {
-        self.child.pid.as_raw_nonzero().get().unsigned_abs()
+        self.process.child.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
     /// The next event; waits for it. A process that is gone without a word is an event, too.
     pub fn next_event(&mut self) -> Event {
         let mut buf = vec![0; MAX_MESSAGE];
-        let event = match fdpass::receive(self.socket.as_fd(), &mut buf) {
+        let mut receive = || fdpass::receive(self.process.socket.as_fd(), &mut buf);
+        // That it has ended without reading all is told first, once, in the place of what it said.
+        let event = match receive().or_else(|_| receive()) {
             Ok((n, _)) if n > 0 => serde_json::from_slice(&buf[..n]).ok(),
             _ => None,
         };
-        event.unwrap_or_else(|| Event::Ended(End::Failed { message: self.last_words() }))
+        match event.unwrap_or_else(|| Event::Ended(End::Failed { message: self.last_words() })) {
+            Event::Ended(end) => Event::Ended(self.explain(end)),
+            Event::Refused { message } => Event::Refused { message: printable(&message) },
+            event => event,
+        }
+    }
+
+    /// An end, with the names of the kernel's functions in it. A guest that lost a page of its memory may end in any way:
+    /// then that is the reason.
+    fn explain(&self, end: End) -> End {
+        let is_cut_short = |(file, len): &(File, u64)| file.metadata().is_ok_and(|at| at.len() < *len);
+        match end {
+            _ if self.saved.as_ref().is_some_and(is_cut_short) => {
+                End::Failed { message: MEMORY_GONE.to_owned() }
+            }
+            End::Failed { message } => End::Failed { message: printable(&message) },
+            End::Unjailed { layer, message } => End::Unjailed { layer, message: printable(&message) },
+            end => end.with_symbols(&self.kernel),
+        }
     }
 
     /// Asks for the counters, which come as an event.
@@ -121,36 +196,37 @@ impl Machine {
 
     /// What a restored machine finds in its mailbox; it does not run before it has that.
     pub fn deliver(&self, bytes: &[u8]) -> io::Result<()> {
-        fdpass::send(self.socket.as_fd(), bytes, &[])
+        fdpass::send(self.process.socket.as_fd(), bytes, &[])
     }
 
     fn ask(&self, request: Request, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        fdpass::send(self.socket.as_fd(), &serde_json::to_vec(&request)?, fds)
+        fdpass::send(self.process.socket.as_fd(), &serde_json::to_vec(&request)?, fds)
     }
 
     /// Ends the process, whatever it is doing; whoever drops this waits until it is gone.
     pub fn end(&self) {
         if !self.reaped {
-            let _ = self.child.kill();
+            let _ = self.process.child.kill();
         }
     }
 
     /// The same, and waits until it is gone.
     pub fn kill(&mut self) {
         if !self.reaped {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+            let _ = self.process.child.kill();
+            let _ = self.process.child.wait();
             self.reaped = true;
         }
     }
 
     fn last_words(&mut self) -> String {
-        let _ = self.child.kill();
-        match self.child.wait() {
+        let _ = self.process.child.kill();
+        match self.process.child.wait() {
             Ok(status) => {
                 self.reaped = true;
                 let how = match (status.exit_status(), status.terminating_signal()) {
                     (_, Some(SIGBUS)) => "a file behind its memory was cut short: SIGBUS".to_owned(),
+                    (_, Some(SIGSYS)) => "it made a system call that its jail forbids: SIGSYS".to_owned(),
                     (_, Some(signal)) => format!("signal {signal}"),
                     (code, None) => format!("exit code {}", code.unwrap_or(0)),
                 };
@@ -164,7 +240,7 @@ impl Machine {
 /// Readable when `next_event` will not wait.
 impl AsFd for Machine {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.process.socket.as_fd()
     }
 }
 
@@ -174,6 +250,11 @@ impl Drop for Machine {
     }
 }
 
-fn process(op: &'static str) -> impl Fn(io::Error) -> StartError {
+/// Words of a process that may be somebody else's by now, as a terminal may be shown them.
+fn printable(words: &str) -> String {
+    words.chars().take(MOST_WORDS).map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+fn failed(op: &'static str) -> impl Fn(io::Error) -> StartError {
     move |source| StartError::Process { op, source }
 }

@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The threads that vCPUs run on. A vCPU is moved into its thread by `start` and comes back from `stop`.
+//! The threads that vCPUs run on. A vCPU is moved to its thread by `start` and comes back from `stop`.
 //!
 //! ```text
 //!   vCPUs at rest ──start──► a thread each, in KVM_RUN ──stop: a flag, and a signal that ends KVM_RUN──► at rest
-//!                                   └── the guest ends: told once, over `Ends`; the thread is done
+//!                                   └── the guest ends: told once, over `Ends`; the vCPU rests
 //! ```
 //!
 //! The signal is blocked everywhere but inside KVM_RUN, so none is lost between two of them; and KVM finishes what
 //! a guest's instruction began before it looks at signals, so a vCPU at rest is always between two instructions.
 
+use crate::calls;
 use crate::raw;
 use crate::vcpu::{self, Surroundings};
 use crate::wire::End;
 use isopod_devices::virtio::worker::STACK;
+use isopod_sys::seccomp::allow_only;
 use isopod_sys::signal::{self, AllBlocked, SIGUSR1};
 use kvm_ioctls::VcpuFd;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::write;
-use std::fmt::Display;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::panic;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -45,6 +45,10 @@ impl Ends {
         Ok(Self { to, from, bell, told: Arc::default() })
     }
 
+    fn teller(&self) -> Teller {
+        Teller { to: self.to.clone(), bell: Arc::clone(&self.bell), told: Arc::clone(&self.told) }
+    }
+
     /// Whether the guest has ended.
     pub(crate) fn are_told(&self) -> bool {
         self.told.load(Ordering::SeqCst)
@@ -56,6 +60,23 @@ impl Ends {
     }
 }
 
+/// A vCPU's way there.
+#[derive(Debug)]
+struct Teller {
+    to: SyncSender<End>,
+    bell: Arc<OwnedFd>,
+    told: Arc<AtomicBool>,
+}
+
+impl Teller {
+    fn tell(&self, end: End) {
+        self.told.store(true, Ordering::SeqCst);
+        // There is room for one of each, and the receiver outlives us or nobody wants to know.
+        let _ = self.to.try_send(end);
+        let _ = write(&self.bell, &1u64.to_ne_bytes());
+    }
+}
+
 /// Readable once an end was told.
 impl AsFd for Ends {
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -63,53 +84,89 @@ impl AsFd for Ends {
     }
 }
 
-/// vCPUs that run.
+/// A thread a vCPU. They are there before the guest runs, and for as long as the machine: starting and stopping makes none.
 #[derive(Debug)]
 pub(crate) struct Crew {
-    threads: Vec<JoinHandle<VcpuFd>>,
+    members: Vec<Member>,
     stop: Arc<AtomicBool>,
 }
 
+#[derive(Debug)]
+struct Member {
+    thread: JoinHandle<()>,
+    orders: SyncSender<VcpuFd>,
+    returns: Receiver<VcpuFd>,
+}
+
 impl Crew {
-    pub(crate) fn start(vcpus: Vec<VcpuFd>, around: &Surroundings, ends: &Ends) -> io::Result<Self> {
+    /// For as many vCPUs; `confined`, each has no system calls but those it needs.
+    pub(crate) fn new(vcpus: usize, around: &Surroundings, ends: &Ends, confined: bool) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let mut threads = Vec::with_capacity(vcpus.len());
-        for (id, mut vcpu) in vcpus.into_iter().enumerate() {
-            let (around, stop) = (around.clone(), Arc::clone(&stop));
-            let (to, bell, told) = (ends.to.clone(), Arc::clone(&ends.bell), Arc::clone(&ends.told));
-            threads.push(Builder::new().name(format!("vcpu{id}")).stack_size(STACK).spawn(move || {
-                if let Some(end) = begin(&mut vcpu, &around, &stop) {
-                    told.store(true, Ordering::SeqCst);
-                    // There is room for one of each, and the receiver outlives us or nobody wants to know.
-                    let _ = to.try_send(end);
-                    let _ = write(&bell, &1u64.to_ne_bytes());
-                }
-                vcpu
-            })?);
+        let member = |id| Member::new(id, around.clone(), (ends.teller(), Arc::clone(&stop)), confined);
+        let members = (0..vcpus).map(member).collect::<io::Result<_>>()?;
+        Ok(Self { members, stop })
+    }
+
+    pub(crate) fn start(&self, vcpus: Vec<VcpuFd>) -> io::Result<()> {
+        self.stop.store(false, Ordering::SeqCst);
+        for (member, vcpu) in self.members.iter().zip(vcpus) {
+            member.orders.send(vcpu).map_err(|_| gone())?;
         }
-        Ok(Self { threads, stop })
+        Ok(())
     }
 
     /// Waits until every vCPU is between two instructions.
-    pub(crate) fn stop(self) -> io::Result<Vec<VcpuFd>> {
+    pub(crate) fn stop(&self) -> io::Result<Vec<VcpuFd>> {
         self.stop.store(true, Ordering::SeqCst);
-        for thread in &self.threads {
-            signal::send_to(thread, KICK)?;
+        for member in &self.members {
+            signal::send_to(&member.thread, KICK)?;
         }
-        let join = |thread: JoinHandle<_>| thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic));
-        Ok(self.threads.into_iter().map(join).collect())
+        self.members.iter().map(|member| member.returns.recv().map_err(|_| gone())).collect()
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::other("a vCPU's thread is gone")
+}
+
+impl Member {
+    fn new(
+        id: usize,
+        around: Surroundings,
+        (teller, stop): (Teller, Arc<AtomicBool>),
+        confined: bool,
+    ) -> io::Result<Self> {
+        let (orders, ordered) = sync_channel::<VcpuFd>(1);
+        let (give_back, returns) = sync_channel(1);
+        let (ready, is_ready) = sync_channel(1);
+        let body = move || {
+            // Never unblocked in this thread again, but by KVM_RUN.
+            let begun = AllBlocked::new().and_then(|blocked| {
+                if confined {
+                    allow_only(calls::VCPU)?;
+                }
+                Ok(blocked)
+            });
+            let (said, _blocked) = begun.map_or_else(|e| (Err(e), None), |blocked| (Ok(()), Some(blocked)));
+            let _ = ready.send(said);
+            for mut vcpu in ordered {
+                if let Some(end) = begin(&mut vcpu, &around, &stop) {
+                    teller.tell(end);
+                }
+                if give_back.send(vcpu).is_err() {
+                    return;
+                }
+            }
+        };
+        let thread = Builder::new().name(format!("vcpu{id}")).stack_size(STACK).spawn(body)?;
+        is_ready.recv().map_err(|_| gone())??;
+        Ok(Self { thread, orders, returns })
     }
 }
 
 fn begin(vcpu: &mut VcpuFd, around: &Surroundings, stop: &AtomicBool) -> Option<End> {
-    let failed = |what: &str, e: &dyn Display| Some(End::Failed { message: format!("{what}: {e}") });
-    // Never unblocked in this thread again, but by KVM_RUN.
-    let _blocked = match AllBlocked::new() {
-        Ok(blocked) => blocked,
-        Err(e) => return failed("cannot block signals", &e),
-    };
     match raw::let_through(vcpu, KICK) {
         Ok(()) => vcpu::run(vcpu, around, stop),
-        Err(e) => failed("KVM takes no signal mask", &e),
+        Err(e) => Some(End::Failed { message: format!("KVM takes no signal mask: {e}") }),
     }
 }

@@ -24,6 +24,7 @@ mod assemble;
 mod assist;
 mod boot;
 mod bus;
+pub mod calls;
 mod crew;
 mod machine;
 mod mailbox;

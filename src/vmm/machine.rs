@@ -14,18 +14,21 @@
 
 use crate::arch::state::{self, StateError};
 use crate::assemble::{Assembled, Still};
+use crate::calls;
 use crate::crew::{Crew, Ends};
 use crate::envelope::{self, Identity, SealError};
 use crate::mailbox::{self, DeliverError, Mailbox};
 use crate::saved::MachineState;
 use crate::touched::{self, TouchedError};
-use crate::vcpu::MEMORY_GONE;
-use crate::wire::{Counters, End};
+use crate::wire::Counters;
+use isopod_devices::virtio::worker::STACK;
 use isopod_devices::virtio::{SaveError, StartError};
+use isopod_sys::seccomp::allow_only;
 use kvm_ioctls::VcpuFd;
 use std::fs::File;
 use std::io;
 use std::mem;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{Builder, sleep};
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -64,7 +67,7 @@ pub(crate) enum MachineError {
 #[derive(Debug)]
 enum Phase {
     Still(Vec<VcpuFd>),
-    Running(Crew),
+    Running,
     /// A thread could not be started or stopped: there is nothing to go on with.
     Lost,
 }
@@ -72,6 +75,7 @@ enum Phase {
 #[derive(Debug)]
 pub(crate) struct Machine {
     phase: Phase,
+    crew: Crew,
     pub(crate) ends: Ends,
     /// Where the agent waits, while it does.
     mailbox: Option<Mailbox>,
@@ -79,10 +83,15 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn new(assembled: Assembled) -> io::Result<Self> {
+    /// With all the threads it will ever have; `confined`, none has system calls but those it needs.
+    pub(crate) fn new(assembled: Assembled, confined: bool) -> Result<Self, MachineError> {
         let Assembled { vcpus, mailbox, still } = assembled;
-        let ends = Ends::new(vcpus.len())?;
-        Ok(Self { phase: Phase::Still(vcpus), ends, mailbox, still })
+        let ends = Ends::new(vcpus.len()).map_err(MachineError::Threads)?;
+        for mut transport in still.around.bus.transports() {
+            transport.man(confined)?;
+        }
+        let crew = Crew::new(vcpus.len(), &still.around, &ends, confined).map_err(MachineError::Threads)?;
+        Ok(Self { phase: Phase::Still(vcpus), crew, ends, mailbox, still })
     }
 
     /// Stops everything; with the address of a mailbox, once the agent waits there.
@@ -149,13 +158,18 @@ impl Machine {
         Ok(())
     }
 
-    /// Has the pages that a start touches mapped, beside the guest that is about to touch them: it need not wait.
-    pub(crate) fn map_touched(&mut self) {
-        if let Some(list) = self.still.touched.take() {
-            let memory = self.still.around.memory.clone();
-            // Without a thread each is mapped when it is touched.
-            let _ = Builder::new().name("pages".into()).spawn(move || touched::map(&memory, &list));
-        }
+    /// A thread that maps the pages that a start touches, beside the guest that is about to touch them, once it is sent word.
+    /// Without it each is mapped when it is touched.
+    pub(crate) fn mapper(&mut self, confined: bool) -> Option<SyncSender<()>> {
+        let list = touched::read(&self.still.touched.take()?);
+        let memory = self.still.around.memory.clone();
+        let (word, given) = sync_channel(1);
+        let body = move || {
+            if !confined || allow_only(calls::PAGES).is_ok() {
+                let _ = given.recv().map(|()| touched::map(&memory, &list));
+            }
+        };
+        Builder::new().name("pages".into()).stack_size(STACK).spawn(body).ok().map(|_| word)
     }
 
     /// Writes down which pages of its memory were touched so far.
@@ -176,31 +190,21 @@ impl Machine {
         matches!(self.phase, Phase::Lost)
     }
 
-    /// An end, with the names of the kernel's functions in it. A guest that lost a page of its memory may end in any way:
-    /// then that is the reason.
-    pub(crate) fn explain(&self, end: End) -> End {
-        match &self.still.saved {
-            Some(saved) if saved.is_cut_short() => End::Failed { message: MEMORY_GONE.to_owned() },
-            _ => end.with_symbols(&self.still.kernel),
-        }
-    }
-
     fn stop_vcpus(&mut self) -> Result<Vec<VcpuFd>, MachineError> {
-        match mem::replace(&mut self.phase, Phase::Lost) {
-            Phase::Running(crew) => crew.stop().map_err(MachineError::Threads),
-            other => {
-                self.phase = other;
-                Err(MachineError::NotRunning)
+        match self.phase {
+            Phase::Running => {
+                self.phase = Phase::Lost;
+                self.crew.stop().map_err(MachineError::Threads)
             }
+            Phase::Still(_) | Phase::Lost => Err(MachineError::NotRunning),
         }
     }
 
     fn start_vcpus(&mut self) -> Result<(), MachineError> {
         match mem::replace(&mut self.phase, Phase::Lost) {
             Phase::Still(vcpus) => {
-                let crew =
-                    Crew::start(vcpus, &self.still.around, &self.ends).map_err(MachineError::Threads)?;
-                self.phase = Phase::Running(crew);
+                self.crew.start(vcpus).map_err(MachineError::Threads)?;
+                self.phase = Phase::Running;
                 Ok(())
             }
             other => {

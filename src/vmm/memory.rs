@@ -10,11 +10,9 @@ use crate::arch::layout;
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
 use thiserror::Error;
-use vm_memory::mmap::{FromRangesError, MmapRegionBuilder, MmapRegionError};
-use vm_memory::{FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
-use vm_memory::{GuestRegionMmap, MemoryRegionAddress};
+use vm_memory::mmap::FromRangesError;
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MemoryRegionAddress};
 
 pub(crate) type GuestMemory = GuestMemoryMmap<()>;
 
@@ -28,10 +26,6 @@ pub(crate) enum MemoryError {
     TooSmall { start: u64, end: u64, have: u64 },
     #[error("cannot map the kernel's file into the guest's memory")]
     MapFile(#[source] io::Error),
-    #[error("cannot map the saved memory")]
-    MapSaved(#[source] MmapRegionError),
-    #[error("{mib} MiB of saved memory cannot be laid out")]
-    Saved { mib: u32 },
 }
 
 /// `mib` MiB around the MMIO hole.
@@ -44,24 +38,16 @@ pub(crate) fn new(mib: u32) -> Result<GuestMemory, MemoryError> {
     GuestMemoryMmap::from_ranges(&ranges).map_err(|source| MemoryError::Map { mib: u64::from(mib), source })
 }
 
-/// `mib` MiB around the MMIO hole, which begin as the bytes of `file` from `offset` on.
+/// `mib` MiB around the MMIO hole, which begin as the bytes of `file` from `offset` on. The file need not stay open.
 ///
 /// The file must hold them all, and keep them: a machine whose file is cut short ends.
-pub(crate) fn of_file(mib: u32, file: &Arc<File>, offset: u64) -> Result<GuestMemory, MemoryError> {
-    let mut at = offset;
-    let regions = layout::memory_ranges(u64::from(mib) << 20).into_iter().map(|(start, len)| {
-        let len = usize::try_from(len).map_err(|_| MemoryError::Saved { mib })?;
-        let region = MmapRegionBuilder::new(len)
-            .with_file_offset(FileOffset::from_arc(Arc::clone(file), at))
-            .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
-            .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_NORESERVE)
-            .build()
-            .map_err(MemoryError::MapSaved)?;
-        at += len as u64;
-        GuestRegionMmap::new(region, GuestAddress(start)).ok_or(MemoryError::Saved { mib })
-    });
-    let regions = regions.collect::<Result<Vec<_>, _>>()?;
-    GuestMemoryMmap::from_regions(regions).map_err(|_| MemoryError::Saved { mib })
+pub(crate) fn of_file(mib: u32, file: &File, mut offset: u64) -> Result<GuestMemory, MemoryError> {
+    let memory = new(mib)?;
+    for (guest, len) in layout::memory_ranges(u64::from(mib) << 20) {
+        map_file(&memory, file, FilePages { guest, offset, len })?;
+        offset += len;
+    }
+    Ok(memory)
 }
 
 /// Whole pages of a file, and where the guest shall find them.
@@ -93,7 +79,8 @@ pub(crate) fn map_file(memory: &GuestMemory, file: &File, pages: FilePages) -> R
     }
     let at = region.get_host_address(MemoryRegionAddress(into)).map_err(|_| too_small())?;
     let len = usize::try_from(len).map_err(|_| too_small())?;
-    let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::FIXED);
+    let (prot, flags) =
+        (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE);
     // SAFETY: `at..at+len` lies inside the mapping that `region` owns (checked above) and which is unmapped as one range
     // when it goes; no reference into guest memory exists, only volatile accesses through `region`.
     unsafe { mmap(at.cast(), len, prot, flags, file, offset) }.map_err(|e| MemoryError::MapFile(e.into()))?;

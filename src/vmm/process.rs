@@ -2,17 +2,20 @@
 //! The machine's process: receives what it is to be, becomes it, and ends with the guest or with the engine.
 //!
 //! ```text
-//!   Waiting ──config, descriptors──► Assembling ──Running──► Running ──Ended──► gone
-//!      │                                 └──────────Ended(Failed)──────────────► gone
-//!      └──── the engine's end closes, at any point, or the engine dies ────────► gone
+//!   Closing ──in jail──► Waiting ──config, descriptors──► Assembling ──Running──► Running ──Ended──► gone
+//!      └──Ended(Unjailed)──► gone                             └──────Ended(Failed)────────────────► gone
+//!   and from everywhere: the engine's end closes, or the engine dies ──────────────────────────────► gone
 //! ```
 //!
 //! "Gone" is the process's exit: the kernel takes back memory, vCPUs and descriptors, and nothing here can forget one.
 
 use crate::assemble::{self, Descriptors, ShareFiles};
+use crate::calls;
 use crate::config::MachineConfig;
 use crate::machine::Machine;
 use crate::wire::{End, Event, MAX_MESSAGE, MAX_REQUEST, Marks, Request};
+use isopod_jail::{Entered, JailError};
+use isopod_sys::seccomp::allow_only;
 use isopod_sys::{fdpass, heap};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -24,6 +27,7 @@ use std::ffi::CStr;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, BufReader};
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
@@ -37,6 +41,7 @@ pub fn main() -> ExitCode {
     let started = now();
     // Otherwise it would be called after the link it was executed by.
     let _ = set_name(NAME);
+    heap::share_one();
     // If the engine is already gone the socket tells so; this is for the time after.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
     // A terminal's Ctrl-C is for the container; its own session is where none arrives.
@@ -44,19 +49,28 @@ pub fn main() -> ExitCode {
     let Ok(socket) = io::stdin().as_fd().try_clone_to_owned() else {
         return ExitCode::FAILURE;
     };
-    let Ok(Some((config, fds))) = receive(socket.as_fd()) else {
-        return ExitCode::FAILURE;
-    };
-    let marks = Marks { process: started, config: now(), ..Marks::default() };
-    let end = match begin(&config, fds, marks, socket.as_fd()) {
-        Ok(Some(machine)) => serve(machine, socket.as_fd()),
-        Ok(None) => None,
-        Err(e) => Some(End::Failed { message: chain(&*e) }),
-    };
-    if let Some(end) = end {
+    if let Some(end) = live(started, socket.as_fd()) {
         let _ = send(socket.as_fd(), &Event::Ended(end));
     }
     ExitCode::SUCCESS
+}
+
+/// Until there is an end to be told; `None` if the engine went away.
+fn live(started: u64, socket: BorrowedFd<'_>) -> Option<End> {
+    let unjailed = |e: JailError| End::Unjailed { layer: e.layer, message: chain(&e.source) };
+    let jail = match isopod_jail::enter(socket) {
+        Ok(jail) => jail?,
+        Err(e) => return Some(unjailed(e)),
+    };
+    let marks = Marks { process: started, jailed: now(), ..Marks::default() };
+    let (config, fds) = receive(socket).ok()??;
+    let marks = Marks { config: now(), ..marks };
+    match begin(&config, fds, marks, (socket, jail)) {
+        // Nobody takes it apart: the process's end is what frees all of it, at once.
+        Ok(Some(machine)) => serve(&mut ManuallyDrop::new(machine), socket),
+        Ok(None) => None,
+        Err(e) => Some(End::Failed { message: chain(&*e) }),
+    }
 }
 
 /// Makes the machine and lets it run; `None` if the engine went away.
@@ -64,9 +78,10 @@ fn begin(
     config: &MachineConfig,
     fds: Descriptors,
     mut marks: Marks,
-    socket: BorrowedFd<'_>,
+    (socket, jail): (BorrowedFd<'_>, Entered),
 ) -> Result<Option<Machine>, Box<dyn Error>> {
-    let mut machine = Machine::new(assemble::assemble(config, fds)?)?;
+    let mut machine = Machine::new(assemble::assemble(config, fds)?, jail.filters())?;
+    let mapper = machine.mapper(jail.filters());
     marks.assembled = now();
     let mut bytes = Vec::new();
     if config.restored {
@@ -76,14 +91,19 @@ fn begin(
             (n, _) => bytes.truncate(n),
         }
     }
+    if jail.filters() {
+        // All that is left to close, before the guest's first instruction.
+        allow_only(calls::MAIN)?;
+    }
     marks.first_run = now();
     machine.resume(config.restored.then_some(&bytes))?;
-    machine.map_touched();
+    // It may have gone without.
+    let _ = mapper.map(|mapper| mapper.send(()));
     Ok(send(socket, &Event::Running(marks)).is_ok().then_some(machine))
 }
 
 /// Waits for the guest's end or the engine's word; `None` if the engine went away.
-fn serve(mut machine: Machine, socket: BorrowedFd<'_>) -> Option<End> {
+fn serve(machine: &mut Machine, socket: BorrowedFd<'_>) -> Option<End> {
     // What the start needed; from here on there is little to do for as long as the guest runs.
     heap::give_back();
     let mut buf = [0; MAX_REQUEST];
@@ -95,12 +115,12 @@ fn serve(mut machine: Machine, socket: BorrowedFd<'_>) -> Option<End> {
         }
         let asked = !fds[0].revents().is_empty();
         if let Some(end) = machine.ends.first() {
-            return Some(machine.explain(end));
+            return Some(end);
         }
         if asked {
             let (n, fds) = fdpass::receive(socket, &mut buf).ok().filter(|(n, _)| *n > 0)?;
             let request = serde_json::from_slice(&buf[..n]).ok()?;
-            let event = match obey(&mut machine, request, fds, socket) {
+            let event = match obey(machine, request, fds, socket) {
                 Ok(event) => event,
                 Err(e) if machine.is_lost() => return Some(End::Failed { message: chain(&*e) }),
                 Err(e) => Event::Refused { message: chain(&*e) },

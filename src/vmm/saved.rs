@@ -12,7 +12,6 @@ use isopod_devices::virtio::TransportState;
 use kvm_bindings::kvm_irqchip;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::sync::Arc;
 use thiserror::Error;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -58,20 +57,6 @@ pub(crate) fn open(file: &File, config: &MachineConfig) -> Result<Saved, SavedEr
         return Err(SavedError::InUse { memory, open });
     }
     Ok(saved)
-}
-
-/// The file that a running machine's memory is mapped from.
-#[derive(Debug)]
-pub(crate) struct Behind {
-    pub(crate) file: Arc<File>,
-    pub(crate) len: u64,
-}
-
-impl Behind {
-    /// Whether somebody has taken pages away that the machine was promised.
-    pub(crate) fn is_cut_short(&self) -> bool {
-        self.file.metadata().is_ok_and(|at| at.len() < self.len)
-    }
 }
 
 impl Saved {

@@ -90,13 +90,16 @@ fn add(runs: &mut Vec<Run>, page: u64, written: bool) {
     }
 }
 
-/// Maps what a list names. What cannot be had now is had when it is touched.
-pub(crate) fn map(memory: &GuestMemory, list: &File) {
+/// What a list says, unjudged.
+pub(crate) fn read(list: &File) -> Vec<u8> {
     let mut bytes = Vec::new();
-    if list.take(MOST_BYTES).read_to_end(&mut bytes).is_err() {
-        return;
-    }
-    let runs: Vec<Run> = postcard::from_bytes(&bytes).unwrap_or_default();
+    let read = list.take(MOST_BYTES).read_to_end(&mut bytes);
+    read.map(|_| bytes).unwrap_or_default()
+}
+
+/// Maps what a list names. What cannot be had now is had when it is touched.
+pub(crate) fn map(memory: &GuestMemory, list: &[u8]) {
+    let runs: Vec<Run> = postcard::from_bytes(list).unwrap_or_default();
     let mut left = MOST;
     for Run { first, count, written } in runs {
         let count = count.min(left);
@@ -137,7 +140,7 @@ mod tests {
         record(&before, &pagemap, &mut list).unwrap();
         list.rewind().unwrap();
         let after = memory::new(32).unwrap();
-        map(&after, &list);
+        map(&after, &read(&list));
         let mut runs = tempfile::tempfile().unwrap();
         record(&after, &pagemap, &mut runs).unwrap();
         let bytes = |file: &File| {
@@ -157,7 +160,7 @@ mod tests {
             let mut list = tempfile::tempfile().unwrap();
             list.write_all(bytes).unwrap();
             list.rewind().unwrap();
-            map(&memory, &list);
+            map(&memory, &read(&list));
         }
         let wild = [
             Run { first: u64::MAX, count: u64::MAX, written: true },
@@ -166,6 +169,6 @@ mod tests {
         let mut list = tempfile::tempfile().unwrap();
         list.write_all(&postcard::to_stdvec(&wild.to_vec()).unwrap()).unwrap();
         list.rewind().unwrap();
-        map(&memory, &list);
+        map(&memory, &read(&list));
     }
 }

@@ -12,6 +12,7 @@
 //! ```
 
 use crate::boot::symbols;
+use isopod_jail::Layer;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs::File;
@@ -58,6 +59,8 @@ pub enum Event {
 pub struct Marks {
     /// `main` of the machine's process was reached.
     pub process: u64,
+    /// It was in its jail, but for the filters.
+    pub jailed: u64,
     /// The config and the descriptors had arrived.
     pub config: u64,
     /// Memory, vCPUs, irqchip and devices were there.
@@ -91,6 +94,8 @@ pub enum End {
     TripleFault { rip: u64, symbol: Option<String> },
     /// KVM could not go on with the guest.
     InternalError { suberror: u32, rip: u64, bytes: Vec<u8>, symbol: Option<String> },
+    /// It never began: a layer of its jail cannot be had.
+    Unjailed { layer: Layer, message: String },
     /// Our own side failed: what and why.
     Failed { message: String },
 }
@@ -121,6 +126,9 @@ impl fmt::Display for End {
                 write!(f, "KVM cannot go on (suberror {suberror}) at {rip:#x}{}", named(symbol.as_deref()))?;
                 write!(f, ", instruction bytes")?;
                 bytes.iter().try_for_each(|b| write!(f, " {b:02x}"))
+            }
+            Self::Unjailed { layer, message } => {
+                write!(f, "the jail's layer `{layer}` cannot be had ({}): {message}", layer.what())
             }
             Self::Failed { message } => write!(f, "{message}"),
         }

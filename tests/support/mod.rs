@@ -12,10 +12,11 @@ pub(crate) mod pty;
 pub(crate) mod registry;
 pub(crate) mod store;
 
+use std::collections::HashSet;
 use std::env;
 use std::fs;
 use std::io::{Read, Write, stderr};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, Stdio};
 use std::str;
@@ -152,11 +153,14 @@ impl Host {
         assert_eq!(left, Vec::<PathBuf>::new(), "temporary files are left");
     }
 
-    /// Processes that were started for this host: those of its data root, and machines (which have no environment of
-    /// their own, but hold its files open).
+    /// Processes that were started for this host: those of its data root, and machines (which have no environment and
+    /// know no path of it, but hold its files open).
     pub(crate) fn processes(&self) -> Vec<String> {
         let root = self.root.path().to_string_lossy().into_owned();
         let own = process::id().to_string();
+        let number = |path: PathBuf| fs::metadata(path).map(|at| (at.dev(), at.ino())).ok();
+        let disks = ["boot/disks", "image/disks/sha256"].map(|folder| files(&self.data_root().join(folder)));
+        let disks: HashSet<_> = disks.into_iter().flatten().filter_map(number).collect();
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc").expect("/proc is there").flatten() {
             let pid = entry.file_name().to_string_lossy().into_owned();
@@ -168,9 +172,10 @@ impl Host {
                     .is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(&root))
             };
             let holds = || {
-                files(&entry.path().join("fd"))
-                    .iter()
-                    .any(|fd| fs::read_link(fd).is_ok_and(|to| to.to_string_lossy().starts_with(&root)))
+                files(&entry.path().join("fd")).into_iter().any(|fd| {
+                    fs::read_link(&fd).is_ok_and(|to| to.to_string_lossy().starts_with(&root))
+                        || number(fd).is_some_and(|number| disks.contains(&number))
+                })
             };
             if has("environ") || has("cmdline") || holds() {
                 let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();

@@ -12,10 +12,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const FOLDERS: [&str; 3] = ["blobs/sha256", "layers/sha256", "images/sha256"];
+const FOLDERS: [&str; 3] = ["blobs/sha256", "disks/sha256", "images/sha256"];
 /// All that may stand in a store's own folder.
 const OWN: [&str; 9] =
-    ["oci-layout", "index.json", "blobs", "layers", "images", "tmp", "turns", "lock", "reserve"];
+    ["oci-layout", "index.json", "blobs", "disks", "images", "tmp", "turns", "lock", "reserve"];
 
 /// An image's name and digest, for each that is listed.
 pub(crate) type Listed = BTreeMap<String, String>;
@@ -97,7 +97,7 @@ fn needed(store: &Path, case: &str) -> BTreeSet<String> {
         all.insert(format!("images/sha256/{}.index", hex(&image)));
         let layers: Vec<_> = manifest["layers"].as_array().expect("a list").iter().map(hex).collect();
         for layer in &layers {
-            all.extend(["data", "index"].map(|what| format!("layers/sha256/{layer}.{what}")));
+            all.extend(["data", "index"].map(|what| format!("disks/sha256/{layer}.{what}")));
         }
         let blobs = layers.into_iter().chain([hex(&image), hex(&manifest["config"])]);
         all.extend(blobs.map(|hex| format!("blobs/sha256/{hex}")));

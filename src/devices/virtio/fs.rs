@@ -6,16 +6,21 @@
 //! then is the host's, and what is not whole pages is read straight into the guest's buffers.
 //! A request that cannot be answered (no whole header, no room for one) is given back with nothing written.
 
+mod calls;
+
 use super::chain::{Broken, Chain};
 use super::worker::{Engine, Handler, Port, Wake};
 use super::{Bound, BoundQueue, DeviceState, GuestMemory, RestoreError, SaveError, StartError, VirtioDevice};
 use isopod_fs::{Counters, FileSystem, MAX_REQUEST, Reply, Server};
+use isopod_sys::seccomp::Rule;
 use isopod_sys::volatile::{map_into, pread_into};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+/// What its thread is called.
+pub(super) const THREAD: &str = "fs";
 const DEVICE_ID: u32 = 26;
 
 /// FORGETs come in flocks when the guest runs short of memory.
@@ -40,7 +45,7 @@ pub struct Fs {
 }
 
 #[derive(Debug)]
-struct Session {
+pub(super) struct Session {
     server: Server,
     /// Where requests are copied to.
     request: Box<[u8]>,
@@ -64,7 +69,7 @@ impl Fs {
             mappings_left: MOST_MAPPINGS,
             counters: Arc::clone(&counters),
         };
-        Self { config, counters, engine: Engine::Idle(session) }
+        Self { config, counters, engine: Engine::new(session) }
     }
 
     /// What was asked of it so far.
@@ -94,8 +99,12 @@ impl VirtioDevice for Fs {
         }
     }
 
+    fn man(&mut self, confined: bool) -> Result<(), StartError> {
+        self.engine.man(THREAD, confined)
+    }
+
     fn start(&mut self, bound: Bound) -> Result<(), StartError> {
-        self.engine.start("fs", bound)
+        self.engine.start(THREAD, bound)
     }
 
     fn stop(&mut self) -> Vec<BoundQueue> {
@@ -126,6 +135,8 @@ impl VirtioDevice for Fs {
 }
 
 impl Handler for Session {
+    const CALLS: &'static [Rule] = calls::CALLS;
+
     fn wake(&mut self, wake: Wake, port: &mut Port) -> Result<(), Broken> {
         let Wake::Kick(queue) = wake else { return Ok(()) };
         port.serve(queue, |memory, chain| self.answer(memory, chain))

@@ -30,6 +30,7 @@ pub use interrupt::Interrupt;
 pub use state::{DeviceState, RestoreError, SaveError};
 pub use transport::{MmioTransport, TransportState};
 
+use isopod_sys::seccomp::Rule;
 use std::fmt::Debug;
 use std::io;
 use thiserror::Error;
@@ -67,6 +68,15 @@ pub enum StartError {
     NotIdle { device: &'static str },
 }
 
+/// The system calls that are left to each device's thread.
+pub fn calls() -> [(&'static str, Vec<Rule>); 3] {
+    [
+        (fs::THREAD, worker::rules::<fs::Session>()),
+        (vsock::THREAD, worker::rules::<vsock::Service>()),
+        (rng::THREAD, worker::rules::<rng::Source>()),
+    ]
+}
+
 pub trait VirtioDevice: Send + Debug {
     /// The device's number in §5.
     fn kind(&self) -> u32;
@@ -79,6 +89,10 @@ pub trait VirtioDevice: Send + Debug {
 
     /// Fills `data` from the configuration space at `offset`; what lies beyond its end stays zero.
     fn read_config(&self, offset: u64, data: &mut [u8]);
+
+    /// Makes the thread that will serve the queues, before the guest runs; `confined`, it has no system calls but those it
+    /// needs.
+    fn man(&mut self, confined: bool) -> Result<(), StartError>;
 
     /// Takes the queues and serves them, on a thread of its own.
     fn start(&mut self, bound: Bound) -> Result<(), StartError>;

@@ -4,11 +4,16 @@
 //! A request is cut at `MAX_REQUEST`: a driver that asks for 4 GiB gets a short answer, which the specification allows,
 //! and costs the host no more than a buffer on the stack.
 
+mod calls;
+
 use super::chain::{Broken, Chain};
 use super::worker::{Engine, Handler, Port, Wake};
 use super::{Bound, BoundQueue, DeviceState, GuestMemory, RestoreError, SaveError, StartError, VirtioDevice};
+use isopod_sys::seccomp::Rule;
 use rustix::rand::{GetRandomFlags, getrandom};
 
+/// What its thread is called.
+pub(super) const THREAD: &str = "rng";
 const DEVICE_ID: u32 = 4;
 /// Linux has one request under way.
 const QUEUE_SIZE: u16 = 8;
@@ -19,11 +24,11 @@ const MAX_REQUEST: usize = 4096;
 pub struct Rng(Engine<Source>);
 
 #[derive(Debug)]
-struct Source;
+pub(super) struct Source;
 
 impl Rng {
     pub fn new() -> Self {
-        Self(Engine::Idle(Source))
+        Self(Engine::new(Source))
     }
 }
 
@@ -48,8 +53,12 @@ impl VirtioDevice for Rng {
 
     fn read_config(&self, _offset: u64, _data: &mut [u8]) {}
 
+    fn man(&mut self, confined: bool) -> Result<(), StartError> {
+        self.0.man(THREAD, confined)
+    }
+
     fn start(&mut self, bound: Bound) -> Result<(), StartError> {
-        self.0.start("rng", bound)
+        self.0.start(THREAD, bound)
     }
 
     fn stop(&mut self) -> Vec<BoundQueue> {
@@ -68,6 +77,8 @@ impl VirtioDevice for Rng {
 }
 
 impl Handler for Source {
+    const CALLS: &'static [Rule] = calls::CALLS;
+
     fn wake(&mut self, wake: Wake, port: &mut Port) -> Result<(), Broken> {
         let Wake::Kick(queue) = wake else { return Ok(()) };
         port.serve(queue, fill)

@@ -5,6 +5,7 @@ use super::now;
 use super::state::{Exit, KILLED};
 use crate::agent::Phase;
 use crate::error::{EngineError, Kind, Result};
+use crate::machine::without;
 use crate::stdio::{Ending, Waiting};
 use isopod_protocol::message::FailedKind;
 use isopod_vmm::End;
@@ -54,6 +55,10 @@ pub(crate) fn conclude(ending: Ending) -> Result<Exit> {
             Err(guest("the machine cannot go on")
                 .because(end.to_string())
                 .hint("`isopod doctor` looks at this host's KVM"))
+        }
+        Ending::Machine { end: end @ End::Unjailed { layer, .. }, .. } => {
+            let error = EngineError::new(Kind::Unavailable, "cannot start the machine");
+            Err(error.because(end.to_string()).hint(without(layer)))
         }
         Ending::Machine { end, phase: Phase::Up } => killed(end.to_string()),
         Ending::Machine { end, .. } => Err(guest(not_started).because(end.to_string()).hint(CONSOLE)),

@@ -22,13 +22,14 @@ use super::word::Word;
 use crate::error::{EngineError, Kind, Result};
 use crate::etc;
 use crate::images::{Defaults, Images};
-use crate::machine::Watched;
+use crate::machine::{Watched, not_started};
 use crate::signals;
 use crate::stdio::still::{Portrait, Saving, Told, thaw};
 use crate::stdio::{Ending, Parts, Session};
 use crate::template::{Greeting, Learns, Templates};
 use crate::terminal::Streams;
 use crate::timings::{Mark, Timings};
+use isopod_jail::{Layers, supervise};
 use isopod_protocol::frame::MAX_MESSAGE;
 use isopod_protocol::message::{Container, Thaw};
 use isopod_protocol::{AGENT_PORT, FromHost};
@@ -41,6 +42,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 /// What the host adds to a Start when it is sent: the time, entropy, a size.
 const ADDED_LATER: usize = 256;
@@ -91,7 +93,7 @@ pub(crate) struct Launch<'a> {
 }
 
 pub(crate) fn launch(context: Context<'_>, launch: Launch<'_>) -> Result<Finished> {
-    let Context { records, streams, timings, .. } = context;
+    let Context { records, templates, streams, timings, .. } = context;
     let Launch { spec, image, command, prepared, mut source, first, mut trouble } = launch;
     let digest = prepared.image.digest.to_string();
     let record = |id, name| {
@@ -116,7 +118,7 @@ pub(crate) fn launch(context: Context<'_>, launch: Launch<'_>) -> Result<Finishe
         if let Opening::Start(container) = &mut opening {
             beneath::describe(container, &prepared.image.index);
         }
-        let limits = prepared.limits;
+        let (limits, layers) = (prepared.limits, prepared.layers);
         let saving = source.as_ref().map(|source| saving_of(source, &owned));
         let greeting = source.as_ref().map(|source| source.greeting.clone());
         let (machine, agent) = start(prepared, source)?;
@@ -133,7 +135,9 @@ pub(crate) fn launch(context: Context<'_>, launch: Launch<'_>) -> Result<Finishe
         }
         learns.into_iter().for_each(|learns| session.learn(learns));
         saving.into_iter().for_each(|saving| session.can_be_saved(saving));
-        attend(running.insert(machine), session, &mut owned, records, &mut trouble)
+        let machine = running.insert(machine);
+        settle(layers, templates)?;
+        attend(machine, session, &mut owned, records, &mut trouble)
     });
     let exit = match &result {
         Ok(exit) => exit.clone(),
@@ -241,9 +245,17 @@ fn start(prepared: Prepared, source: Option<Source>) -> Result<(Machine, OwnedFd
         saved,
         touched: touched.flatten(),
     };
-    let machine =
-        client::start(&config, descriptors).map_err(|e| EngineError::new(Kind::Io, failed).because(e))?;
+    let machine = client::start(prepared.process, &config, descriptors).map_err(not_started)?;
     Ok((machine, ours.into()))
+}
+
+/// From here on this process only supervises: it gives up what that does not take.
+fn settle(layers: Layers, templates: &Templates) -> Result<()> {
+    let data = templates.data_root();
+    // It may be a link to elsewhere.
+    let made = data.join("templates");
+    supervise(layers, &[data, &made, templates.run_root(), Path::new("/sys/fs/cgroup")])
+        .map_err(EngineError::io("cannot give up what supervision does not take"))
 }
 
 /// Stays with the machine until it is known how the container ended, and the machine is about to be gone.
@@ -258,7 +270,6 @@ fn attend(
     owned.record.machine = MachineProcess::of(machine.pid());
     trouble.extend(owned.change(Change::Start).err());
     trouble.extend(records.sweep().err());
-
     let mut tell = |told| {
         let change = match told {
             Told::Up => Change::Up { at: now() },

@@ -4,6 +4,7 @@
 mod beneath;
 pub(crate) mod conclude;
 pub(crate) mod control;
+pub(crate) mod inspect;
 pub(crate) mod launch;
 pub mod list;
 pub mod name;

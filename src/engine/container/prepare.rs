@@ -7,11 +7,13 @@ use crate::boot;
 use crate::error::{EngineError, Kind, Result};
 use crate::kernel::{self, Kernel};
 use crate::kvm::{self, Kvm};
+use crate::machine::not_started;
 use crate::sink::own_description;
 use crate::stdio::Limits;
 use crate::template::Templates;
 use isopod_image::Image;
-use isopod_vmm::client::ShareFiles;
+use isopod_jail::{Jailed, Layers, own_layers};
+use isopod_vmm::client::{self, ShareFiles};
 use isopod_vmm::config::Assist;
 use rustix::io::dup;
 use rustix::stdio::stderr;
@@ -33,9 +35,25 @@ pub(crate) struct Prepared {
     pub(crate) vcpus: u8,
     pub(crate) memory_mib: u32,
     pub(crate) limits: Limits,
+    /// Of the machine's jail.
+    pub(crate) layers: Layers,
+    /// The machine's process, which is on its way into it.
+    pub(crate) process: Jailed,
 }
 
-pub(crate) fn prepare(image: Image, spec: &ContainerSpec, templates: &Templates) -> Result<Prepared> {
+/// Starts the process of a machine like this one. It comes to its jail while everything else is looked up.
+pub(crate) fn spawn(spec: &ContainerSpec) -> Result<Jailed> {
+    let layers = own_layers().without(spec.security.unjailed);
+    let cell = client::cell(layers, spec.machine.memory.mib(), spec.machine.vcpus.count());
+    client::spawn(&cell).map_err(not_started)
+}
+
+pub(crate) fn prepare(
+    image: Image,
+    process: Jailed,
+    spec: &ContainerSpec,
+    templates: &Templates,
+) -> Result<Prepared> {
     let kernel = kernel::find(spec.machine.kernel.as_deref())?;
     let kvm = kvm::open(templates.run_root())?;
     check_host(&spec.machine, &kvm)?;
@@ -54,7 +72,8 @@ pub(crate) fn prepare(image: Image, spec: &ContainerSpec, templates: &Templates)
     };
     let limits = limits(kvm.host.assist)?;
     let (vcpus, memory_mib) = (spec.machine.vcpus.count(), spec.machine.memory.mib());
-    Ok(Prepared { image, kernel, kvm, boot, console, vcpus, memory_mib, limits })
+    let layers = own_layers().without(spec.security.unjailed);
+    Ok(Prepared { image, kernel, kvm, boot, console, vcpus, memory_mib, limits, layers, process })
 }
 
 pub(crate) fn check_host(machine: &MachineSpec, kvm: &Kvm) -> Result<()> {

@@ -159,8 +159,9 @@ impl Records {
         self.remove_guarded(id)
     }
 
-    /// Removes what a killed process left: containers with `--rm`, and folders that never became a record.
+    /// Removes what a killed process left: control groups, containers with `--rm`, and folders that never became a record.
     pub(crate) fn sweep(&self) -> Result<()> {
+        isopod_jail::sweep();
         let ids = self.ids()?;
         let left = |id: &Id| match self.read(id) {
             Some(record) => record.spec.remove && record.state.is_over(),

@@ -3,13 +3,14 @@
 
 use super::launch::{Context, First, Launch, Source, launch};
 use super::name::Name;
-use super::prepare::prepare;
+use super::prepare::{prepare, spawn};
 use super::run::Finished;
 use super::spec::Hostname;
 use crate::error::{EngineError, Kind, Result};
 use crate::snapshot::{Opened, Snapshots};
 use crate::template::Needed;
 use crate::timings::Mark;
+use isopod_jail::Layers;
 use isopod_vmm::envelope::Identity;
 use isopod_vmm::envelope::Kind as SavedAs;
 
@@ -38,21 +39,25 @@ pub(crate) fn restore(
     spec.process.stdin = copy.stdin;
     // A file is no authority on which others are opened here.
     (spec.machine.kernel, spec.machine.console) = (None, None);
+    // Nor on what holds its machine back.
+    spec.security.unjailed = Layers::NONE;
     if opened.portrait.talk.terminal && spec.process.stdin && !context.streams.stdin_is_terminal() {
         return Err(EngineError::new(Kind::Invalid, "the input device is not a TTY")
             .because("the container was started with a terminal")
             .hint("leave -i out, or run it from a terminal"));
     }
+    let process = spawn(&spec)?;
     // Not by its name, which may be another image's by now.
     let image = context.images.resolve(&record.image_digest)?;
     context.timings.mark(Mark::ImageResolved);
-    let prepared = prepare(image, &spec, context.templates)?;
+    let prepared = prepare(image, process, &spec, context.templates)?;
     let needed = Needed {
         kernel: &prepared.kernel,
         kvm: &prepared.kvm,
         vcpus: opened.identity.vcpus,
         memory_mib: opened.identity.memory_mib,
         limit: prepared.limits.start,
+        layers: prepared.layers,
     };
     let needed = Identity { kind: SavedAs::Snapshot, ..context.templates.identity(needed)? };
     snapshots.check(&opened, &needed)?;

@@ -8,7 +8,7 @@
 
 use super::conclude::conclude;
 use super::launch::{Context, First, Launch, Source, launch};
-use super::prepare::{Prepared, check_host, limits, prepare};
+use super::prepare::{Prepared, check_host, limits, prepare, spawn};
 use super::process;
 use super::spec::{ContainerSpec, MachineSpec};
 use super::state::Exit;
@@ -17,6 +17,7 @@ use crate::images::Defaults;
 use crate::template::{Failed, Greeting, Making, Needed, Templates};
 use crate::timings::Mark;
 use crate::{kernel, kvm};
+use isopod_jail::own_layers;
 use std::result::Result as StdResult;
 
 /// How a run ended, and what went wrong beside it.
@@ -35,10 +36,11 @@ pub(crate) fn run(
         return Err(EngineError::new(Kind::Invalid, "the input device is not a TTY")
             .hint("leave -t out, or run it from a terminal"));
     }
+    let process = spawn(&spec)?;
     let image = context.images.resolve(&spec.image)?;
     context.timings.mark(Mark::ImageResolved);
     let defaults = Defaults::of(&image.config)?;
-    let prepared = prepare(image, &spec, context.templates)?;
+    let prepared = prepare(image, process, &spec, context.templates)?;
     let mut trouble = Vec::new();
     let source = match spec.machine.template && spec.machine.console.is_none() {
         true => template(&prepared, context.templates, making)
@@ -71,6 +73,7 @@ fn template(
         vcpus: prepared.vcpus,
         memory_mib: prepared.memory_mib,
         limit: prepared.limits.start,
+        layers: prepared.layers,
     };
     let sealed = templates.ensure(needed, making)?;
     let greeting: Greeting = serde_json::from_value(sealed.envelope.identity.extra.clone())
@@ -108,6 +111,7 @@ pub(crate) fn build_template(
         vcpus: machine.vcpus.count(),
         memory_mib: machine.memory.mib(),
         limit: limits(kvm.host.assist)?.start,
+        layers: own_layers(),
     };
     match templates.ensure(needed, making) {
         Ok(_) => templates.key(needed),

@@ -6,6 +6,7 @@ use super::name::Name;
 use super::word::Word;
 use crate::capabilities::Capabilities;
 use crate::seccomp::Profile;
+use isopod_jail::Layers;
 use isopod_vmm::config::{MAX_VCPUS, MIN_MEMORY_MIB};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -80,6 +81,9 @@ pub enum Console {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecuritySpec {
+    /// What of the machine's own jail is left out.
+    #[serde(default)]
+    pub unjailed: Layers,
     pub capabilities: Capabilities,
     pub no_new_privileges: bool,
     pub seccomp: Seccomp,

@@ -3,7 +3,7 @@
 
 use super::{Images, not_pulled, settings, translated};
 use crate::Engine;
-use crate::error::{EngineError, Kind, Result};
+use crate::error::{EngineError, Result};
 use isopod_image::{
     self as image, Digest, Inspected, Inspection, Kind as ImageKind, Reference, RemoteManifest, Step,
 };
@@ -37,28 +37,6 @@ impl Engine {
     /// What there is to say of an image.
     pub fn inspect_image(&self, image: &str) -> Result<ImageInspect> {
         self.images.inspect(image)
-    }
-
-    /// The same of whatever has this name. Of containers there is nothing to say yet.
-    pub fn inspect(&self, name: &str) -> Result<ImageInspect> {
-        match self.images.inspect(name) {
-            Err(e) if e.kind() == Kind::NotFound && self.records.find(name).is_ok() => {
-                Err(self.inspect_container(name))
-            }
-            result => result,
-        }
-    }
-
-    /// Why not.
-    pub fn inspect_container(&self, name: &str) -> EngineError {
-        match self.records.find(name) {
-            Ok(record) => {
-                let what = format!("{} is a container, and only images can be inspected yet", record.name);
-                let hint = "`isopod ps -a --no-trunc --format json` tells what is known of containers";
-                EngineError::new(Kind::Unsupported, what).hint(hint)
-            }
-            Err(error) => error,
-        }
     }
 
     /// How an image was made, and its digest; the last step first.

@@ -18,5 +18,10 @@ pub use default::default_profile;
 pub use json::{ProfileError, parse};
 pub use profile::{Action, Profile};
 
+/// A system call's name.
+pub(crate) fn name_of(number: i64) -> &'static str {
+    table::NAMES.iter().find(|(_, known)| i64::from(*known) == number).map_or("unknown", |(name, _)| name)
+}
+
 #[cfg(test)]
 mod tests;

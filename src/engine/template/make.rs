@@ -8,7 +8,7 @@ use super::{Greeting, Making, Needed};
 use crate::agent::{Conversation, Heard, Misbehaviour, Phase};
 use crate::container::process;
 use crate::error::{EngineError, Kind, Result};
-use crate::machine::{LAST_WORDS, Refusal, Watched, event_by};
+use crate::machine::{LAST_WORDS, Refusal, Watched, event_by, not_started};
 use crate::stdio::{Ending, Waiting};
 use isopod_protocol::frame::put_from_host;
 use isopod_protocol::{AGENT_PORT, Decoder, FromHost};
@@ -96,8 +96,9 @@ fn start(needed: Needed<'_>, boot: ShareFiles) -> Result<(Machine, UnixStream)> 
         saved: None,
         touched: None,
     };
-    let machine =
-        client::start(&config, descriptors).map_err(|e| EngineError::new(Kind::Io, failed).because(e))?;
+    let cell = client::cell(needed.layers, needed.memory_mib, needed.vcpus);
+    let process = client::spawn(&cell).map_err(not_started)?;
+    let machine = client::start(process, &config, descriptors).map_err(not_started)?;
     Ok((machine, ours))
 }
 

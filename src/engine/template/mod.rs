@@ -20,6 +20,7 @@ use crate::hex;
 use crate::kernel::Kernel;
 use crate::kvm::Kvm;
 use crate::sealed::{self, Sealed};
+use isopod_jail::Layers;
 use isopod_vmm::envelope::{self, Identity};
 use make::Made;
 use prost::Message;
@@ -84,6 +85,8 @@ pub(crate) struct Needed<'a> {
     pub(crate) memory_mib: u32,
     /// How long the guest may take to come up.
     pub(crate) limit: Duration,
+    /// Of the jail it is made in.
+    pub(crate) layers: Layers,
 }
 
 /// The agent, and what it was told to prepare for.
@@ -203,7 +206,10 @@ impl Templates {
         else {
             return Some(none);
         };
-        let own = |(kernel, kvm)| self.key(Needed { kernel, kvm, vcpus, memory_mib, limit: Duration::ZERO });
+        let own = |(kernel, kvm)| {
+            let (limit, layers) = (Duration::ZERO, Layers::NONE);
+            self.key(Needed { kernel, kvm, vcpus, memory_mib, limit, layers })
+        };
         let usable = host.is_none_or(|host| own(host).is_ok_and(|own| own == none.key));
         Some(TemplateSummary { usable, vcpus, memory_mib, kernel: made_for, isopod, ..none })
     }

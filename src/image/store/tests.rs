@@ -247,7 +247,7 @@ fn what_a_load_found_here_is_there_at_its_end_whoever_removed_it() {
     let (dir, store) = store();
     let archive = Archive::new(&layers()).end(Some("app"));
     store.load_reader(&archive[..], &()).unwrap();
-    let before = files(&store.path("layers"));
+    let before = files(&store.path("disks"));
     /// Removes the image when the second load has found all its layers.
     struct Remover<'a>(&'a Store, AtomicUsize);
     impl Progress for Remover<'_> {
@@ -255,12 +255,12 @@ fn what_a_load_found_here_is_there_at_its_end_whoever_removed_it() {
             assert!(present);
             if self.1.fetch_add(1, Ordering::SeqCst) + 1 == layer.of {
                 self.0.remove("app", true, &mut |_| true).unwrap();
-                assert!(files(&self.0.path("layers/sha256")).is_empty());
+                assert!(files(&self.0.path("disks/sha256")).is_empty());
             }
         }
     }
     store.load_reader(&archive[..], &Remover(&store, AtomicUsize::new(0))).unwrap();
-    assert_eq!(files(&store.path("layers")), before);
+    assert_eq!(files(&store.path("disks")), before);
     assert_eq!(names(&store.resolve("app").unwrap()), ["/", "/c", "/etc", "/etc/b"]);
     assert!(
         files(&dir.path().join("image/turns")).is_empty() && files(&dir.path().join("image/tmp")).is_empty()
@@ -319,7 +319,7 @@ fn a_layers_files_go_by_its_blob_and_not_by_what_it_is_said_to_be() {
         archive.layers.push(described(LAYER, blob));
         archive.diff_ids.push(Digest::of(&plain).to_string());
         store.load_reader(&archive.end(Some(name))[..], &()).unwrap();
-        let data = dir.path().join(format!("image/layers/sha256/{}.data", Digest::of(blob).hex()));
+        let data = dir.path().join(format!("image/disks/sha256/{}.data", Digest::of(blob).hex()));
         assert!(data.exists(), "{name}");
         assert_eq!(names(&store.resolve(name).unwrap()), ["/", "/etc", "/etc/a", "/etc/b"]);
     }

@@ -4,7 +4,8 @@
 //!
 //! ```text
 //!   who loads                                 worker
-//!     │── Order + data file, index file ────────►│   then the jail closes
+//!     │                                          │   in its jail
+//!     │── Order + data file, index file ────────►│   then its filter closes
 //!     │── the layer, compressed, in pieces ─────►│   decompress ► digest ► tar ► data, index
 //!     │── (shut down: that was all) ────────────►│
 //!     │◄─────────────────────────────── Report ──│   and it ends
@@ -13,7 +14,7 @@
 //! configuration, its index by whoever opens it. One that was taken over by its layer can lie about that layer alone: what
 //! it has written goes by the digest of the blob, which was taken on this side, and is nobody else's.
 
-mod jail;
+mod calls;
 mod order;
 mod worker;
 
@@ -21,9 +22,15 @@ pub(crate) use order::Unpacking;
 pub(crate) use worker::from_build;
 pub use worker::main;
 
+/// The system calls that are left to a worker.
+pub fn rules() -> &'static [Rule] {
+    calls::CALLS
+}
+
 use crate::digest::Digest;
 use crate::error::{ImageError, Kind};
 use crate::limits::Limits;
+use isopod_sys::seccomp::Rule;
 use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::ffi::CStr;

@@ -5,9 +5,8 @@ use super::{NAME, Order, PIECE, Report, Worker, gone, worker};
 use crate::digest::Digest;
 use crate::error::{During, Result};
 use crate::limits::Limits;
+use isopod_jail::{self as jail, Cell, Jailed, own_layers};
 use isopod_sys::fdpass;
-use isopod_sys::process::program::{self, Beside};
-use isopod_sys::process::{Child, Strings};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 use std::fs::File;
@@ -23,6 +22,25 @@ const DOING: &str = "cannot start the process that takes layers apart";
 /// disk.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// Beside names and attributes: a zstd stream's window, buffers, what the C library keeps.
+const MEMORY_BESIDE: u64 = 56 << 20;
+/// Of an index, beside what the layer has.
+const FILE_BESIDE: u64 = 1 << 30;
+/// Descriptors: it has three or four.
+const FILES: u64 = 16;
+
+/// Its limits bound its memory and what it writes, and its filter keeps it from starting anything: a control group would
+/// add nothing but the page cache of what it writes to the account.
+fn cell(limits: &Limits) -> Cell {
+    let data = (limits.layer_metadata as u64).saturating_add(MEMORY_BESIDE);
+    let file_bytes = limits.layer_bytes.saturating_add(FILE_BESIDE);
+    Cell {
+        layers: own_layers(),
+        limits: jail::Limits { files: FILES, file_bytes, threads: 1, data: Some(data) },
+        group: None,
+    }
+}
+
 /// A layer being taken apart. Dropped before its end, so is the worker.
 #[derive(Debug)]
 pub(crate) struct Unpacking {
@@ -34,7 +52,7 @@ pub(crate) struct Unpacking {
 
 #[derive(Debug)]
 enum Who {
-    Process(Child),
+    Process(Jailed),
     Thread(JoinHandle<io::Result<()>>),
     Gone,
 }
@@ -42,18 +60,19 @@ enum Who {
 impl Unpacking {
     /// The worker writes contents into `data` and names into `index`.
     pub(crate) fn start(worker: Worker, limits: Limits, data: &File, index: &File) -> Result<Self> {
-        let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
-        let (socket, theirs) = pair.during(DOING)?;
-        let who = match worker {
+        let unpacking = match worker {
             Worker::Process => {
-                let args = Strings::new(vec![NAME.to_owned()]);
-                let env = Strings::new(Vec::new());
-                let child = program::start(c"/proc/self/exe", (&args, &env), theirs.as_fd(), Beside::Nothing);
-                Who::Process(child.during(DOING)?)
+                let jailed = cell(&limits).start(NAME).map_err(io::Error::other).during(DOING)?;
+                let socket = jailed.socket.try_clone().during(DOING)?;
+                Self { socket, who: Who::Process(jailed), deaf: false }
             }
-            Worker::Thread => Who::Thread(thread::spawn(move || worker::serve(theirs.as_fd(), |_| Ok(())))),
+            Worker::Thread => {
+                let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+                let (socket, theirs) = pair.during(DOING)?;
+                let who = Who::Thread(thread::spawn(move || worker::serve(theirs.as_fd(), || Ok(()))));
+                Self { socket, who, deaf: false }
+            }
         };
-        let unpacking = Self { socket, who, deaf: false };
         for waits in [Timeout::Send, Timeout::Recv] {
             set_socket_timeout(&unpacking.socket, waits, Some(PATIENCE)).during(DOING)?;
         }
@@ -112,14 +131,14 @@ impl Unpacking {
     }
 
     fn end(&self) {
-        if let Who::Process(child) = &self.who {
-            let _ = child.kill();
+        if let Who::Process(jailed) = &self.who {
+            let _ = jailed.child.kill();
         }
     }
 
     fn wait(&mut self) -> String {
         let ended = match mem::replace(&mut self.who, Who::Gone) {
-            Who::Process(child) => child.wait().map(|status| {
+            Who::Process(jailed) => jailed.child.wait().map(|status| {
                 let signal = status.terminating_signal().map(|signal| format!("by signal {signal}"));
                 signal.unwrap_or_else(|| format!("with code {}", status.exit_status().unwrap_or(0)))
             }),

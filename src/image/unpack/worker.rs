@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The worker's side: one layer, from a socket into two files.
 
-use super::{NAME, Order, PIECE, Report, jail};
+use super::{NAME, Order, PIECE, Report, calls};
 use crate::data::DataError;
 use crate::digest::Digest;
 use crate::error::{During, ImageError, Kind, Result};
 use crate::layers::{self, Cause, LayerError};
 use crate::limits::Limits;
 use isopod_index::BuildError;
+use isopod_jail::JailError;
 use isopod_sys::fdpass;
+use isopod_sys::seccomp::allow_only;
 use rustix::thread::set_name;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
@@ -22,20 +24,31 @@ pub fn main() -> ExitCode {
     let Ok(socket) = io::stdin().as_fd().try_clone_to_owned() else {
         return ExitCode::FAILURE;
     };
-    match serve(socket.as_fd(), jail::enter) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
+    let served = match isopod_jail::enter(socket.as_fd()) {
+        Ok(Some(jail)) => {
+            serve(socket.as_fd(), || if jail.filters() { allow_only(calls::CALLS) } else { Ok(()) })
+        }
+        Ok(None) => Ok(()),
+        Err(e) => refuse(socket.as_fd(), &e),
+    };
+    if served.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Says which layer of its jail cannot be had.
+fn refuse(socket: BorrowedFd<'_>, error: &JailError) -> io::Result<()> {
+    let without = ImageError::new(Kind::Io, "no layer is taken apart without its jail")
+        .because(io::Error::other(format!("{error}: {}", error.source)));
+    fdpass::send(socket, &serde_json::to_vec(&Report::refused(&without))?, &[])
 }
 
 /// Takes an order, then does it behind closed doors. An error is one of the socket: there is nobody to tell.
-pub(super) fn serve(socket: BorrowedFd<'_>, close: impl FnOnce(&Limits) -> io::Result<()>) -> io::Result<()> {
+pub(super) fn serve(socket: BorrowedFd<'_>, close: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     let mut bytes = vec![0; PIECE];
     let (n, files) = fdpass::receive(socket, &mut bytes)?;
     let order: Order = serde_json::from_slice(&bytes[..n])?;
     let [data, index] = <[OwnedFd; 2]>::try_from(files).map_err(|_| io::ErrorKind::InvalidData)?;
     let source = Pieces { socket, piece: bytes, at: 0, end: 0 };
-    let result = close(&order.limits)
+    let result = close()
         .during("cannot close the jail of the process that takes layers apart")
         .and_then(|()| take_apart(source, File::from(data), File::from(index), &order.limits));
     let report = match result {

@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A program started beside this process, at the price of three system calls.
+//! A program started beside this process, at the price of a few system calls, in namespaces of its own.
 //!
 //! `std::process::Command` looks at every signal's action before it executes (some 130 calls), since a handler of this
 //! process's must not run in a child that shares its memory. Here all signals stay blocked instead, until the program
 //! itself unblocks them: it is one of ours.
 
-use super::{Child, Strings, child_of, execute};
+use super::{Child, Namespaces, Strings, child_of, execute};
 use crate::signal::AllBlocked;
 use libc::{c_int, c_uint, c_void};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::{Errno, write};
+use rustix::process::{getegid, geteuid};
 use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Two system calls and no allocation do not need more.
+/// A dozen system calls and no allocation do not need more.
 const STACK_LEN: usize = 16 * 1024;
 
 #[repr(align(16))]
@@ -25,48 +28,32 @@ struct Order<'a> {
     args: &'a Strings,
     env: &'a Strings,
     stdin: c_int,
-    closed: &'static [(c_uint, c_uint)],
+    /// Files of /proc/self that say who the child is in its user namespace, and what they are to say; none without one.
+    maps: Vec<(&'static CStr, String)>,
     error: Option<io::Error>,
 }
 
-/// What a program has beside its standard input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Beside {
-    Nothing,
-    /// This process's standard error.
-    Stderr,
-}
-
-impl Beside {
-    /// From and until which numbers descriptors are closed.
-    fn closed(self) -> &'static [(c_uint, c_uint)] {
-        match self {
-            Self::Nothing => &[(1, c_uint::MAX)],
-            Self::Stderr => &[(1, 1), (3, c_uint::MAX)],
-        }
-    }
-}
-
-/// Executes `program` in a new process: `stdin` is its standard input, and of this process's other descriptors it has what
-/// `beside` says. All signals are blocked in it, until it unblocks those that it can take.
+/// Executes `program` in a new process, in the namespaces `own`: `stdin` is its standard input, and it has no other
+/// descriptor. In a user namespace of its own it is called root, and is whom this process is outside of it. All signals are
+/// blocked in it, until it unblocks those that it can take.
 pub fn start(
     program: &CStr,
     (args, env): (&Strings, &Strings),
     stdin: BorrowedFd<'_>,
-    beside: Beside,
+    own: Namespaces,
 ) -> io::Result<Child> {
     let mut stack = Box::new(Stack([MaybeUninit::uninit(); STACK_LEN]));
-    let mut order =
-        Order { program, args, env, stdin: stdin.as_raw_fd(), closed: beside.closed(), error: None };
+    let maps = if own.has(Namespaces::USER) { maps() } else { Vec::new() };
+    let mut order = Order { program, args, env, stdin: stdin.as_raw_fd(), maps, error: None };
     let mut pidfd: c_int = -1;
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+    let flags = own.0 | libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
     let blocked = AllBlocked::new()?;
     // SAFETY: the end of the array is within its allocation.
     let top = unsafe { stack.0.as_mut_ptr().add(STACK_LEN) };
     // SAFETY: the stack is this call's own, aligned and, for what `enter` does, large enough; it and the order outlive
     // the child's use of them, since CLONE_VFORK holds this thread until the child has executed a program or has
-    // ended. What the child shares with other threads it does not touch: it makes two system calls. No handler runs
-    // in it, for all signals are blocked.
+    // ended. What the child shares with other threads it does not touch: it makes system calls. No handler runs in it,
+    // for all signals are blocked.
     let pid = unsafe {
         libc::clone(enter, top.cast::<c_void>(), flags, (&raw mut order).cast::<c_void>(), &raw mut pidfd)
     };
@@ -83,21 +70,37 @@ pub fn start(
     }
 }
 
+/// Root within, this process's user and group without. The first line is what lets somebody without privileges write the
+/// last (user_namespaces(7)).
+fn maps() -> Vec<(&'static CStr, String)> {
+    vec![
+        (c"/proc/self/setgroups", "deny".to_owned()),
+        (c"/proc/self/uid_map", format!("0 {} 1", geteuid().as_raw())),
+        (c"/proc/self/gid_map", format!("0 {} 1", getegid().as_raw())),
+    ]
+}
+
 extern "C" fn enter(order: *mut c_void) -> c_int {
     // SAFETY: `start` gives a pointer to an `Order` and does not touch it meanwhile.
     let order = unsafe { &mut *order.cast::<Order<'_>>() };
-    // SAFETY: numbers only; the descriptor table is this child's own copy.
-    let taken = unsafe { libc::dup2(order.stdin, libc::STDIN_FILENO) };
-    if taken < 0 {
-        order.error = Some(io::Error::last_os_error());
-        return 1;
-    }
-    for (first, last) in order.closed {
-        // SAFETY: as above.
-        unsafe { libc::close_range(*first, *last, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
-    }
-    order.error = Some(execute(order.program, order.args, order.env));
+    order.error =
+        Some(prepare(order).map_or_else(io::Error::from, |()| execute(order.program, order.args, order.env)));
     1
+}
+
+/// The child's steps before it is another program: none allocates.
+fn prepare(order: &Order<'_>) -> Result<(), Errno> {
+    // SAFETY: numbers only; the descriptor table is this child's own copy.
+    if unsafe { libc::dup2(order.stdin, libc::STDIN_FILENO) } < 0 {
+        return Err(Errno::BADF);
+    }
+    // SAFETY: as above.
+    unsafe { libc::close_range(1, c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
+    for (path, text) in &order.maps {
+        let file = open(*path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+        write(&file, text.as_bytes())?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -122,7 +125,7 @@ mod tests {
             c"/bin/sh",
             (&words(&["sh", "-c", script]), &words(&["OWN=1"])),
             theirs.as_fd(),
-            Beside::Stderr,
+            Namespaces::NONE,
         )
         .unwrap();
         drop(theirs);
@@ -151,7 +154,7 @@ mod tests {
             c"/bin/cp",
             (&words(&["cp", "/proc/self/status", path]), &words(&[])),
             theirs.as_fd(),
-            Beside::Nothing,
+            Namespaces::NONE,
         )
         .unwrap();
         assert_eq!(child.wait().unwrap().exit_status(), Some(0));
@@ -161,10 +164,25 @@ mod tests {
     }
 
     #[test]
+    fn a_program_in_namespaces_of_its_own_is_the_first_of_its_processes_and_root() {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let script = "echo $$ $(id -u) >&0; cat /proc/self/uid_map >&0";
+        let own = Namespaces::USER | Namespaces::PID;
+        let child =
+            start(c"/bin/sh", (&words(&["sh", "-c", script]), &words(&[])), theirs.as_fd(), own).unwrap();
+        drop(theirs);
+        let mut said = String::new();
+        ours.read_to_string(&mut said).unwrap();
+        assert_eq!(child.wait().unwrap().exit_status(), Some(0));
+        let said: Vec<&str> = said.split_ascii_whitespace().collect();
+        assert_eq!(said, ["1", "0", "0", &geteuid().as_raw().to_string(), "1"]);
+    }
+
+    #[test]
     fn a_program_that_is_not_there_is_an_error_and_leaves_no_child() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let error =
-            start(c"/nowhere", (&words(&["x"]), &words(&[])), ours.as_fd(), Beside::Nothing).unwrap_err();
+            start(c"/nowhere", (&words(&["x"]), &words(&[])), ours.as_fd(), Namespaces::NONE).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 }

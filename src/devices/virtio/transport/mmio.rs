@@ -71,6 +71,11 @@ impl MmioTransport {
         Ok(Self { device, memory, interrupt: Interrupt::new(irq), kicks, registers, hold: Hold::Free })
     }
 
+    /// Makes the device's thread, before the guest runs.
+    pub fn man(&mut self, confined: bool) -> Result<(), StartError> {
+        self.device.man(confined)
+    }
+
     /// The queues' eventfds, to be registered as ioeventfds at `QUEUE_NOTIFY` with the number as datum. A write that
     /// still gets here does the same.
     pub fn kicks(&self) -> impl Iterator<Item = (u32, &EventFd)> {

@@ -19,10 +19,13 @@ mod muxer;
 mod packet;
 mod state;
 
+mod calls;
+
 use super::chain::{Broken, Chain};
 use super::worker::{Engine, EventSet, Handler, Port, Wake};
 use super::{Bound, BoundQueue, DeviceState, RestoreError, SaveError, StartError, VirtioDevice};
 use bridge::Interest;
+use isopod_sys::seccomp::Rule;
 use muxer::{Address, Filled, Muxer};
 use std::io;
 use std::os::fd::AsFd;
@@ -31,6 +34,8 @@ use virtio_queue::QueueOwnedT;
 
 pub use state::VsockState;
 
+/// What its thread is called.
+pub(super) const THREAD: &str = "vsock";
 /// §5.10.1
 const DEVICE_ID: u32 = 19;
 /// Bit 0 (§5.10.3): stream sockets.
@@ -59,7 +64,7 @@ impl Vsock {
     /// A device whose guest has the address `cid`. The first stream it opens to `port` of the host is `agent`.
     pub fn new(cid: u64, port: u32, agent: UnixStream) -> io::Result<Self> {
         let muxer = Muxer::new(Address { guest: cid, port }, agent)?;
-        Ok(Self { cid, engine: Engine::Idle(Service { muxer, buffer: None, starved: false, watched: None }) })
+        Ok(Self { cid, engine: Engine::new(Service { muxer, buffer: None, starved: false, watched: None }) })
     }
 }
 
@@ -84,8 +89,12 @@ impl VirtioDevice for Vsock {
         }
     }
 
+    fn man(&mut self, confined: bool) -> Result<(), StartError> {
+        self.engine.man(THREAD, confined)
+    }
+
     fn start(&mut self, bound: Bound) -> Result<(), StartError> {
-        self.engine.start("vsock", bound)
+        self.engine.start(THREAD, bound)
     }
 
     fn stop(&mut self) -> Vec<BoundQueue> {
@@ -117,7 +126,7 @@ impl VirtioDevice for Vsock {
 
 /// The muxer at work on the queues.
 #[derive(Debug)]
-struct Service {
+pub(super) struct Service {
     muxer: Muxer,
     /// A buffer of the guest's for which there was no packet after all.
     buffer: Option<Chain>,
@@ -131,6 +140,8 @@ struct Service {
 const SOCKET: u32 = 0;
 
 impl Handler for Service {
+    const CALLS: &'static [Rule] = calls::CALLS;
+
     fn begin(&mut self, _port: &mut Port) -> Result<(), Broken> {
         self.muxer.bridge.resume();
         self.watched = None;

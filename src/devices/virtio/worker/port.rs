@@ -8,6 +8,7 @@
 use super::{Stop, Wake};
 use crate::virtio::chain::{Broken, Buffer, Chain, Table};
 use crate::virtio::{Bound, BoundQueue, GuestMemory, Interrupt};
+use rustix::event::{PollFd, PollFlags, poll};
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd};
@@ -24,7 +25,8 @@ pub struct Port {
     features: u64,
     rings: Vec<Ring>,
     interrupt: Interrupt,
-    epoll: Epoll,
+    /// There once it listens.
+    epoll: Option<Epoll>,
     stop: Arc<Stop>,
     spare: Buffer,
 }
@@ -41,16 +43,25 @@ const STOP: u64 = 1 << 32;
 const OWN: u64 = 1 << 33;
 
 impl Port {
-    pub(super) fn new(bound: Bound, stop: Arc<Stop>) -> io::Result<Self> {
+    pub(super) fn new(bound: Bound, stop: Arc<Stop>) -> Self {
         let Bound { memory, features, queues, interrupt } = bound;
-        let epoll = Epoll::new()?;
-        let add = |fd, token| epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, token));
-        add(stop.event.as_raw_fd(), STOP)?;
-        for (index, queue) in (0..).zip(&queues) {
-            add(queue.kick.as_raw_fd(), index)?;
-        }
         let rings = queues.into_iter().map(|bound| Ring { bound, listening: true }).collect();
-        Ok(Self { memory, features, rings, interrupt, epoll, stop, spare: Buffer::default() })
+        Self { memory, features, rings, interrupt, epoll: None, stop, spare: Buffer::default() }
+    }
+
+    /// Begins to wait for the queues' kicks and for the stop.
+    pub(super) fn listen(&mut self) -> Result<(), Broken> {
+        let begin = || {
+            let epoll = Epoll::new()?;
+            let add = |fd, token| epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, token));
+            add(self.stop.event.as_raw_fd(), STOP)?;
+            for (index, ring) in (0..).zip(&self.rings) {
+                add(ring.bound.kick.as_raw_fd(), index)?;
+            }
+            io::Result::Ok(epoll)
+        };
+        self.epoll = Some(begin().map_err(|_| Broken::Wait)?);
+        Ok(())
     }
 
     pub fn memory(&self) -> &GuestMemory {
@@ -89,7 +100,8 @@ impl Port {
         interest: EventSet,
     ) -> io::Result<()> {
         let event = EpollEvent::new(interest, OWN | u64::from(token));
-        self.epoll.ctl(op, fd.as_fd().as_raw_fd(), event)
+        let epoll = self.epoll.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        epoll.ctl(op, fd.as_fd().as_raw_fd(), event)
     }
 
     /// The next chain of a queue. With `None` the driver has been told to kick when there is another, so a handler
@@ -182,7 +194,8 @@ impl Port {
     /// Sleeps until there is something to do, and puts it into `wakes`; gives whether to go on.
     pub(super) fn wait(&self, wakes: &mut Vec<Wake>) -> Result<bool, Broken> {
         let mut events = [EpollEvent::default(); 16];
-        let count = match self.epoll.wait(-1, &mut events) {
+        let epoll = self.epoll.as_ref().ok_or(Broken::Wait)?;
+        let count = match epoll.wait(-1, &mut events) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
             Err(_) => return Err(Broken::Wait),
@@ -204,10 +217,10 @@ impl Port {
 
     /// Deaf to the queues: a broken ring is not looked at again.
     pub(super) fn wait_for_stop(&self) {
+        let mut events = [PollFd::new(&self.stop.event, PollFlags::IN)];
         while !self.stop.asked.load(Ordering::SeqCst) {
-            if let Err(error) = self.stop.event.read() {
-                tracing::debug!(%error, "waiting for a stop was interrupted");
-            }
+            // What is left to be heard is the stop's own ring, which is taken by who forgets it.
+            let _ = poll(&mut events, None);
         }
     }
 }

@@ -18,6 +18,8 @@ struct Probe {
 }
 
 impl Handler for Probe {
+    const CALLS: &'static [Rule] = &[];
+
     fn begin(&mut self, port: &mut Port) -> Result<(), Broken> {
         if let Some(stream) = &self.watched {
             port.watch(stream, 77, EventSet::IN).map_err(|_| Broken::Wait)?;
@@ -61,6 +63,10 @@ impl VirtioDevice for Device {
 
     fn read_config(&self, _offset: u64, _data: &mut [u8]) {}
 
+    fn man(&mut self, confined: bool) -> Result<(), StartError> {
+        self.engine.man(self.name, confined)
+    }
+
     fn start(&mut self, bound: Bound) -> Result<(), StartError> {
         self.engine.start(self.name, bound)
     }
@@ -90,7 +96,7 @@ fn bench(name: &'static str, watched: Option<UnixStream>) -> Bench {
     let served = Arc::default();
     let (sender, heard) = mpsc::channel();
     let probe = Probe { served: Arc::clone(&served), watched, heard: sender };
-    let driver = Driver::new(Box::new(Device { name, engine: Engine::Idle(probe) }));
+    let driver = Driver::new(Box::new(Device { name, engine: Engine::new(probe) }));
     Bench { driver, served, heard }
 }
 
@@ -130,6 +136,11 @@ fn a_broken_ring_puts_the_worker_to_sleep_and_leaves_it_to_be_stopped() {
     assert_eq!(after[0].0, "S");
     assert!(after[0].1 <= before[0].1 + 1, "{before:?} {after:?}");
     bench.driver.stop_within(Duration::from_secs(1));
+    assert_eq!(threads("probe-broken").len(), 1, "it waits for the next driver");
+    drop(bench);
+    while !threads("probe-broken").is_empty() && started.elapsed() < Duration::from_secs(20) {
+        thread::yield_now();
+    }
     assert!(threads("probe-broken").is_empty());
 }
 

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The system calls of a process that reads what strangers made: memory, the socket and the files it has, its own end. It
+//! opens nothing and starts nothing.
+
+use isopod_sys::seccomp::{Rule, When, allow, allow_when};
+
+pub(super) const CALLS: &[Rule] = &[
+    allow(libc::SYS_recvmsg, "a piece of the layer"),
+    allow(libc::SYS_write, "contents and names, into the two files"),
+    allow(libc::SYS_sendmsg, "what became of the layer"),
+    allow(libc::SYS_lseek, "the place of the index's parts"),
+    allow(libc::SYS_fcntl, "a checked build looks whether what it closes is open"),
+    allow(libc::SYS_close, "the two files"),
+    allow(libc::SYS_brk, "the heap"),
+    allow_when(libc::SYS_mmap, When::Lacks(2, EXECUTABLE), "the heap, for what is large"),
+    allow(libc::SYS_munmap, "the heap"),
+    allow(libc::SYS_mremap, "the heap: what is large grows"),
+    allow(libc::SYS_madvise, "the heap gives back"),
+    allow(libc::SYS_futex, "a lock of the C library's"),
+    allow(libc::SYS_getrandom, "the seed of a hash table"),
+    allow(libc::SYS_rt_sigprocmask, "an abort"),
+    allow(libc::SYS_sigaltstack, "the first thread's end"),
+    allow(libc::SYS_exit_group, "its end"),
+];
+
+/// PROT_EXEC.
+const EXECUTABLE: u32 = 4;

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The side of who starts a jailed process.
+
+use super::enter::Order;
+use super::group::{Group, GroupError, GroupLimits, version};
+use super::ids;
+use super::layers::{Layer, Layers};
+use super::limits::Limits;
+use isopod_sys::fdpass;
+use isopod_sys::process::program;
+use isopod_sys::process::{Child, Namespaces, Strings};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use thiserror::Error;
+
+#[derive(Debug, Error)]
+pub enum StartError {
+    #[error("cannot start a process in a jail (op={op})")]
+    Process { op: &'static str, source: io::Error },
+    #[error("the jail's layer `{}` cannot be had ({})", Layer::ControlGroup, Layer::ControlGroup.what())]
+    Group(#[source] GroupError),
+    #[error(
+        "the jail's layer `{}` cannot be had: this host has no control groups for memory, pids and cpu",
+        Layer::ControlGroup
+    )]
+    NoGroups,
+}
+
+impl StartError {
+    /// The layer that is missing, if that is why.
+    pub fn layer(&self) -> Option<Layer> {
+        match self {
+            Self::Process { .. } => None,
+            Self::Group(_) | Self::NoGroups => Some(Layer::ControlGroup),
+        }
+    }
+}
+
+/// The layers there are for whoever asks: without root there is no control group, for it takes root to make one.
+pub fn own_layers() -> Layers {
+    match ids::may_be_taken() {
+        true => Layers::all(),
+        false => Layers::all().without(Layers::NONE | Layer::ControlGroup),
+    }
+}
+
+/// A jail to be, for one process.
+#[derive(Debug, Clone, Copy)]
+pub struct Cell {
+    /// What closes; `own_layers` less what was left out.
+    pub layers: Layers,
+    pub limits: Limits,
+    /// `None` for a process that is limited enough without.
+    pub group: Option<GroupLimits>,
+}
+
+/// A process in its jail, or on its way there.
+#[derive(Debug)]
+pub struct Jailed {
+    pub child: Child,
+    /// The only thing it has.
+    pub socket: OwnedFd,
+    /// Goes when the process is gone.
+    pub group: Option<Group>,
+}
+
+impl Cell {
+    /// Starts this program again, under `name`.
+    pub fn start(&self, name: &CStr) -> Result<Jailed, StartError> {
+        let failed = |op| move |source: io::Error| StartError::Process { op, source };
+        let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+        let (socket, theirs) = pair.map_err(|e| failed("make a socket pair")(e.into()))?;
+        let limits = self.group.filter(|_| self.layers.has(Layer::ControlGroup));
+        let made = limits.map(|limits| {
+            let version = version().ok_or(StartError::NoGroups)?;
+            Group::make(version, &limits).map_err(StartError::Group)
+        });
+        let (group, joins) = made.transpose()?.unzip();
+        let joins = joins.unwrap_or_default();
+        let mut layers = self.layers;
+        if group.is_none() {
+            layers = layers.without(Layers::NONE | Layer::ControlGroup);
+        }
+        let take_id = ids::may_be_taken();
+        let mut own = Namespaces::NONE;
+        if layers.has(Layer::Pid) {
+            own = own | Namespaces::PID;
+        }
+        if layers.has(Layer::User) && !take_id {
+            own = own | Namespaces::USER;
+        }
+        let (args, env) = (Strings::new(vec![name.to_owned()]), Strings::new(Vec::new()));
+        let child = program::start(c"/proc/self/exe", (&args, &env), theirs.as_fd(), own)
+            .map_err(failed("execute this program in namespaces of its own"))?;
+        drop(theirs);
+        let jailed = Jailed { child, socket, group };
+        let order = Order { layers, take_id, limits: self.limits };
+        let order = serde_json::to_vec(&order).map_err(|e| failed("encode the order")(e.into()))?;
+        let joins: Vec<_> = joins.iter().map(AsFd::as_fd).collect();
+        fdpass::send(jailed.socket.as_fd(), &order, &joins).map_err(failed("tell it which jail to enter"))?;
+        Ok(jailed)
+    }
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A control group for one jailed process, made by who starts it: `/isopod/<process>-<n>` below the root of the hierarchy,
+//! as Docker's are `/docker/<id>`.
+//!
+//! It is removed when the process is gone. Should its maker be killed before, whoever comes next removes it: the name says
+//! whose it is.
+
+use rustix::io::write;
+use rustix::process::{Pid, test_kill_process};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::atomic::{AtomicU32, Ordering};
+use thiserror::Error;
+
+const ROOT: &str = "/sys/fs/cgroup";
+const OURS: &str = "isopod";
+
+/// Which control groups this host has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// A hierarchy for each controller.
+    One,
+    /// One for all.
+    Two,
+}
+
+/// What all of a group's processes may have together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupLimits {
+    /// Bytes of memory, of page cache among it.
+    pub memory: u64,
+    pub threads: u64,
+    /// How many processors' time.
+    pub processors: u64,
+}
+
+#[derive(Debug, Error)]
+#[error("cannot make a control group (op={op} {})", .path.display())]
+pub struct GroupError {
+    op: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Microseconds in which the processors' time is counted.
+const PERIOD: u64 = 100_000;
+/// The controllers that a machine is limited by.
+const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
+
+/// Which one this host has; `None` without the controllers that are needed.
+pub fn version() -> Option<Version> {
+    let root = Path::new(ROOT);
+    if let Ok(there) = fs::read_to_string(root.join("cgroup.controllers")) {
+        let there: Vec<&str> = there.split_ascii_whitespace().collect();
+        return CONTROLLERS.iter().all(|c| there.contains(c)).then_some(Version::Two);
+    }
+    CONTROLLERS.iter().all(|c| root.join(c).join("cgroup.procs").exists()).then_some(Version::One)
+}
+
+/// A group, in as many hierarchies as it takes.
+#[derive(Debug)]
+pub struct Group {
+    folders: Vec<PathBuf>,
+}
+
+/// A group's folder in one hierarchy.
+struct Part {
+    hierarchy: &'static str,
+    settings: Vec<(&'static str, String)>,
+    /// Written to by who joins.
+    join: &'static str,
+}
+
+fn parts(version: Version, limits: &GroupLimits) -> Vec<Part> {
+    let [memory, threads] = [limits.memory, limits.threads].map(|n| n.to_string());
+    let [quota, period] = [limits.processors * PERIOD, PERIOD].map(|n| n.to_string());
+    match version {
+        Version::One => {
+            // One thread joins, not a process: for that the kernel takes no lock that it would have to wait for, 15 ms
+            // and more. The process has no other thread yet.
+            let part = |hierarchy, settings| Part { hierarchy, settings, join: "tasks" };
+            vec![
+                part("memory", vec![("memory.limit_in_bytes", memory)]),
+                part("pids", vec![("pids.max", threads)]),
+                part("cpu", vec![("cpu.cfs_period_us", period), ("cpu.cfs_quota_us", quota)]),
+            ]
+        }
+        Version::Two => {
+            let processors = ("cpu.max", format!("{quota} {period}"));
+            let settings = vec![("memory.max", memory), ("pids.max", threads), processors];
+            vec![Part { hierarchy: "", settings, join: "cgroup.procs" }]
+        }
+    }
+}
+
+impl Group {
+    /// Makes one; gives the files that a process joins it by.
+    pub(crate) fn make(version: Version, limits: &GroupLimits) -> Result<(Self, Vec<File>), GroupError> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let mut group = Self { folders: Vec::new() };
+        let mut joins = Vec::new();
+        if version == Version::Two {
+            hand_down()?;
+        }
+        for Part { hierarchy, settings, join } in parts(version, limits) {
+            let folder = Path::new(ROOT).join(hierarchy).join(OURS).join(&name);
+            let made = DirBuilder::new().recursive(true).create(&folder);
+            made.map_err(failed("mkdir", &folder))?;
+            group.folders.push(folder.clone());
+            for (setting, value) in settings {
+                put(&folder.join(setting), &value)?;
+            }
+            let join = folder.join(join);
+            joins.push(OpenOptions::new().write(true).open(&join).map_err(failed("open", &join))?);
+        }
+        Ok((group, joins))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        for folder in &self.folders {
+            // One that is not empty yet is for whoever comes next.
+            let _ = fs::remove_dir(folder);
+        }
+    }
+}
+
+/// In version 2 a group hands its controllers down to those below it by name.
+fn hand_down() -> Result<(), GroupError> {
+    let ours = Path::new(ROOT).join(OURS);
+    DirBuilder::new().recursive(true).create(&ours).map_err(failed("mkdir", &ours))?;
+    for folder in [Path::new(ROOT), &ours] {
+        put(&folder.join("cgroup.subtree_control"), "+memory +pids +cpu")?;
+    }
+    Ok(())
+}
+
+fn put(path: &Path, value: &str) -> Result<(), GroupError> {
+    let written = OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|file| write(&file, value.as_bytes()).map_err(Into::into));
+    written.map(drop).map_err(failed("write", path))
+}
+
+fn failed(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> GroupError {
+    move |source| GroupError { op, path: path.to_owned(), source }
+}
+
+/// Removes the groups whose makers are gone.
+pub fn sweep() {
+    let Some(version) = version() else { return };
+    let hierarchies: &[&str] = match version {
+        Version::One => &CONTROLLERS,
+        Version::Two => &[""],
+    };
+    for hierarchy in hierarchies {
+        let ours = Path::new(ROOT).join(hierarchy).join(OURS);
+        for entry in fs::read_dir(ours).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let maker =
+                name.to_str().and_then(|name| name.split_once('-')?.0.parse().ok()).and_then(Pid::from_raw);
+            if maker.is_some_and(|maker| test_kill_process(maker).is_err()) {
+                let _ = fs::remove_dir(entry.path());
+            }
+        }
+    }
+}

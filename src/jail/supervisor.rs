@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is given up by a process that talks to a jailed one, once it has started it: it reads files, writes where its work is,
+//! passes bytes on, and ends the other. It starts nothing any more, and reaches nobody else.
+
+use super::landlock;
+use super::layers::{Layer, Layers};
+use isopod_sys::seccomp::{Rule, allow, deny};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
+};
+use std::io;
+use std::path::Path;
+
+/// What it takes to end a process of another id, to look at its pages, and to write in folders of any owner's.
+const KEPT: CapabilitySet =
+    CapabilitySet::KILL.union(CapabilitySet::SYS_PTRACE).union(CapabilitySet::DAC_OVERRIDE);
+
+/// Calls that are answered with EPERM.
+const DENIED: &[Rule] = &[
+    allow(libc::SYS_execve, "starts nothing"),
+    allow(libc::SYS_execveat, "starts nothing"),
+    allow(libc::SYS_fork, "starts nothing"),
+    allow(libc::SYS_vfork, "starts nothing"),
+    allow(libc::SYS_clone, "starts nothing, and has all its threads"),
+    allow(libc::SYS_clone3, "starts nothing, and has all its threads"),
+    allow(libc::SYS_socket, "has its sockets"),
+    allow(libc::SYS_connect, "has its sockets"),
+    allow(libc::SYS_ptrace, "nobody's memory is its business"),
+    allow(libc::SYS_process_vm_readv, "nobody's memory is its business"),
+    allow(libc::SYS_process_vm_writev, "nobody's memory is its business"),
+    allow(libc::SYS_pidfd_getfd, "nobody's descriptors are its business"),
+    allow(libc::SYS_mount, "mounts nothing"),
+    allow(libc::SYS_umount2, "mounts nothing"),
+    allow(libc::SYS_open_tree, "mounts nothing"),
+    allow(libc::SYS_move_mount, "mounts nothing"),
+    allow(libc::SYS_fsopen, "mounts nothing"),
+    allow(libc::SYS_fsmount, "mounts nothing"),
+    allow(libc::SYS_mount_setattr, "mounts nothing"),
+    allow(libc::SYS_pivot_root, "mounts nothing"),
+    allow(libc::SYS_chroot, "mounts nothing"),
+    allow(libc::SYS_unshare, "makes no namespace"),
+    allow(libc::SYS_setns, "enters no namespace"),
+    allow(libc::SYS_bpf, "extends no kernel"),
+    allow(libc::SYS_init_module, "extends no kernel"),
+    allow(libc::SYS_finit_module, "extends no kernel"),
+    allow(libc::SYS_delete_module, "extends no kernel"),
+    allow(libc::SYS_kexec_load, "starts no kernel"),
+    allow(libc::SYS_kexec_file_load, "starts no kernel"),
+    allow(libc::SYS_reboot, "stops no kernel"),
+    allow(libc::SYS_perf_event_open, "a large part of the kernel that is not needed"),
+    allow(libc::SYS_io_uring_setup, "a large part of the kernel that is not needed"),
+    allow(libc::SYS_userfaultfd, "a large part of the kernel that is not needed"),
+    allow(libc::SYS_add_key, "a large part of the kernel that is not needed"),
+    allow(libc::SYS_request_key, "a large part of the kernel that is not needed"),
+    allow(libc::SYS_keyctl, "a large part of the kernel that is not needed"),
+    allow(libc::SYS_setuid, "stays who it is"),
+    allow(libc::SYS_setresuid, "stays who it is"),
+    allow(libc::SYS_setresgid, "stays who it is"),
+    allow(libc::SYS_setgroups, "stays who it is"),
+    allow(libc::SYS_iopl, "no port is its business"),
+    allow(libc::SYS_ioperm, "no port is its business"),
+];
+
+/// Gives up what supervision does not take, for good. Below `folders` it goes on writing, everywhere it goes on reading. The
+/// process must have one thread. `layers` are those of the jail: what was left out there is left out here.
+pub fn supervise(layers: Layers, folders: &[&Path]) -> io::Result<()> {
+    if layers.has(Layer::Capabilities) {
+        keep_few()?;
+    }
+    if layers.has(Layer::NoNewPrivileges) {
+        set_no_new_privs(true)?;
+    }
+    if layers.has(Layer::Landlock) {
+        landlock::restrict_writing(folders)?;
+    }
+    if layers.has(Layer::Seccomp) {
+        deny(DENIED)?;
+    }
+    Ok(())
+}
+
+fn keep_few() -> io::Result<()> {
+    clear_ambient_capability_set()?;
+    let has = capabilities(None)?.permitted;
+    for capability in CapabilitySet::all().difference(KEPT).iter() {
+        // Whoever is not root may not, and has none to lose.
+        let _ = remove_capability_from_bounding_set(capability);
+    }
+    let kept = has & KEPT;
+    Ok(set_capabilities(
+        None,
+        CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() },
+    )?)
+}

@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What holds a machine's process back, looked at from outside: that each layer is there, that it is told when one is
+//! not, and that none is for show.
+
+use crate::support::evil::{Deed, kernel};
+use crate::support::{Host, Run, beneath, files, finish, wait};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, read_link, read_to_string};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+const SOON: Duration = Duration::from_secs(20);
+const NAME: &str = "prisoner";
+
+/// A machine whose guest stands still: its container is starting, for ever. It is there in milliseconds.
+pub(crate) struct Prisoner<'a> {
+    pub(crate) host: &'a Host,
+    run: Child,
+    pub(crate) pid: u32,
+}
+
+impl<'a> Prisoner<'a> {
+    pub(crate) fn start(host: &'a Host, flags: &[&str]) -> Self {
+        let mut run = command(host, flags).spawn().expect("the binary starts");
+        let within = Instant::now() + SOON;
+        let pid = loop {
+            let inspect = host.isopod(&["inspect", "--format", "{{.State.Pid}}", NAME]);
+            match inspect.text().trim().parse() {
+                // Its last thread to be closed in is the first.
+                Ok(pid) if pid != 0 && (status(pid, "Seccomp") == "2" || is_unfiltered(flags)) => break pid,
+                _ => {}
+            }
+            if run.try_wait().expect("our child").is_some() || Instant::now() > within {
+                panic!("no machine came up: {}", finish(run, Vec::new()).stderr);
+            }
+        };
+        Self { host, run, pid }
+    }
+
+    /// What `doctor` says of each layer.
+    fn layers(&self) -> BTreeMap<String, Option<bool>> {
+        let told = self.host.isopod(&["doctor", "--jail", NAME, "--format", "json"]);
+        let told: Vec<Value> = serde_json::from_slice(&told.stdout).expect("a list");
+        let name = |layer: &Value| layer["name"].as_str().expect("a name").to_owned();
+        told.iter().map(|layer| (name(layer), layer["holds"].as_bool())).collect()
+    }
+
+    /// How its run ends when its process is gone.
+    pub(crate) fn end(self) -> Run {
+        finish(self.run, Vec::new())
+    }
+
+    fn stop(self) {
+        kill_process(Pid::from_child(&self.run), Signal::TERM).expect("it runs");
+        self.end().expect(143);
+    }
+}
+
+fn is_unfiltered(flags: &[&str]) -> bool {
+    flags.iter().any(|flag| flag.contains("no-seccomp"))
+}
+
+fn command(host: &Host, flags: &[&str]) -> Command {
+    let kernel = kernel(host.root(), Deed::Halt);
+    let fixed = ["run", "--rm", "--name", NAME, "--no-template", "--kernel", kernel.to_str().expect("UTF-8")];
+    host.command(&[&fixed[..], flags, &["demo"]].concat())
+}
+
+/// A field of a process's, or a thread's, status.
+pub(crate) fn status(process: u32, field: &str) -> String {
+    let text = read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    line.unwrap_or_default().trim().to_owned()
+}
+
+/// The threads of a process, by name.
+pub(crate) fn threads(process: u32) -> Vec<(String, u32)> {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).expect("it runs").flatten();
+    let number = |name: OsString| name.to_str().and_then(|n| n.parse().ok()).expect("a number");
+    tasks.map(|task| number(task.file_name())).map(|thread| (status(thread, "Name"), thread)).collect()
+}
+
+#[test]
+fn a_running_machine_is_held_by_every_layer_on_every_thread() {
+    let host = Host::new();
+    let run = ["run", "--rm", "--name", NAME, "--cpus", "2", "demo", "sleep", "60"];
+    let run = host.command(&run).spawn().unwrap();
+    let pid = host.machine_pid();
+    let within = Instant::now() + SOON;
+    while status(pid, "Seccomp") != "2" && Instant::now() < within {}
+    let names: Vec<String> = threads(pid).into_iter().map(|(name, _)| name).collect();
+    for name in ["isopod-vmm", "vcpu0", "vcpu1", "fs", "vsock", "rng"] {
+        assert!(names.iter().any(|n| n == name), "{name} is not among {names:?}");
+    }
+    for (name, thread) in threads(pid) {
+        for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            assert_eq!(status(thread, set), "0000000000000000", "{set} of {name}");
+        }
+        assert_eq!(
+            (status(thread, "NoNewPrivs"), status(thread, "Seccomp")),
+            ("1".into(), "2".into()),
+            "{name}"
+        );
+        assert_eq!(status(thread, "Groups"), "", "{name}");
+        let ids = status(thread, "Uid");
+        let ids: Vec<u32> = ids.split_whitespace().map(|id| id.parse().unwrap()).collect();
+        // A range of nobody's, and a number that is this process's alone.
+        assert!(ids.iter().all(|id| *id == 0x7000_0000 + pid), "{ids:?} of {name}");
+    }
+    for namespace in ["mnt", "pid", "net", "ipc", "uts", "user", "cgroup"] {
+        let of = |process: &str| read_link(format!("/proc/{process}/ns/{namespace}")).unwrap();
+        assert_ne!(of(&pid.to_string()), of("self"), "{namespace}");
+    }
+    let folder = PathBuf::from(format!("/proc/{pid}"));
+    assert_eq!(fs::read_dir(folder.join("root")).unwrap().count(), 0);
+    assert_eq!(fs::read(folder.join("environ")).unwrap(), b"");
+    let maps = read_to_string(folder.join("maps")).unwrap();
+    let both = |line: &&str| line.split(' ').nth(1).is_some_and(|may| may.contains('w') && may.contains('x'));
+    assert_eq!(maps.lines().find(both), None);
+    let told = host.isopod(&["doctor", "--jail", NAME]).expect(0);
+    assert!(!told.text().contains("BAD"), "{}", told.text());
+    let isolation = host.isopod(&["inspect", "--format", "{{.Isolation}}", NAME]).expect(0);
+    for layer in LAYERS.iter().filter(|layer| **layer != "landlock") {
+        assert!(isolation.text().contains(layer), "{layer}: {}", isolation.text());
+    }
+    kill_process(Pid::from_child(&run), Signal::KILL).unwrap();
+    finish(run, Vec::new());
+    host.assert_clean();
+    let within = Instant::now() + SOON;
+    while !groups_left(&host).is_empty() && Instant::now() < within {}
+    assert_eq!(groups_left(&host), Vec::<PathBuf>::new());
+}
+
+/// Control groups whose makers are gone, after whoever came next.
+fn groups_left(host: &Host) -> Vec<PathBuf> {
+    host.isopod(&["ps"]).expect(0);
+    let folders = ["memory/isopod", "pids/isopod", "cpu/isopod", "isopod"];
+    let groups = folders.iter().flat_map(|folder| files(&Path::new("/sys/fs/cgroup").join(folder)));
+    let maker = |group: &PathBuf| group.file_name()?.to_str()?.split_once('-')?.0.parse::<u32>().ok();
+    let gone =
+        |group: &PathBuf| maker(group).is_some_and(|maker| !Path::new(&format!("/proc/{maker}")).exists());
+    groups.filter(gone).collect()
+}
+
+const LAYERS: [&str; 14] = [
+    "cgroup",
+    "user",
+    "mount",
+    "pid",
+    "net",
+    "ipc",
+    "uts",
+    "cgroupns",
+    "rlimits",
+    "capabilities",
+    "untraceable",
+    "no-new-privileges",
+    "landlock",
+    "seccomp",
+];
+
+#[test]
+fn a_layer_that_is_left_out_is_missed_from_outside_and_no_other() {
+    let host = Host::new();
+    for layer in LAYERS {
+        // What brings another along, or shows by it.
+        let (with, shows): (&str, &[&str]) = match layer {
+            "user" => ("no-user", &["user", "untraceable"]),
+            "no-new-privileges" => {
+                ("no-new-privileges,no-landlock,no-seccomp", &["no-new-privileges", "seccomp"])
+            }
+            _ => ("", &[]),
+        };
+        let option = match layer {
+            "no-new-privileges" => format!("isopod.jail=no-{with}"),
+            _ => format!("isopod.jail=no-{layer}"),
+        };
+        let prisoner = Prisoner::start(&host, &["--security-opt", &option]);
+        let expected = |name: &String| match name.as_str() {
+            "landlock" => None,
+            name => Some(name != layer && !shows.contains(&name)),
+        };
+        let wrong = |layers: BTreeMap<String, Option<bool>>| -> Vec<_> {
+            layers.into_iter().filter(|(name, holds)| *holds != expected(name)).collect()
+        };
+        // Without a filter it is not seen that the last layer has closed.
+        let within = Instant::now() + SOON;
+        while !wrong(prisoner.layers()).is_empty() && Instant::now() < within {}
+        assert_eq!(wrong(prisoner.layers()), [], "{option}");
+        prisoner.stop();
+    }
+    host.assert_clean();
+}
+
+#[test]
+fn a_start_is_refused_when_a_layer_cannot_be_had_and_says_which() {
+    let host = Host::new();
+    // The image is there from the first start on.
+    Prisoner::start(&host, &[]).stop();
+    for (call, error, layer) in [
+        ("unshare:when=1", "ENOSPC", "user"),
+        ("unshare:when=2", "EPERM", "mount"),
+        ("unshare:when=3", "ENOSPC", "net"),
+        ("unshare:when=4", "ENOSPC", "ipc"),
+        ("unshare:when=5", "ENOSPC", "uts"),
+        ("unshare:when=6", "ENOSPC", "cgroupns"),
+        ("pivot_root", "EINVAL", "mount"),
+        ("setresuid", "EAGAIN", "user"),
+        ("capset", "EPERM", "capabilities"),
+        ("landlock_restrict_self", "EOPNOTSUPP", "landlock"),
+    ] {
+        let (call, when) =
+            call.split_once(':').map_or((call, String::new()), |(call, when)| (call, format!(":{when}")));
+        let inject = format!("inject={call}:error={error}{when}");
+        let args = ["-f", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &inject];
+        let plain = command(&host, &[]);
+        let run = finish(beneath("strace", &args, &plain).spawn().unwrap(), Vec::new()).expect(125);
+        let named = format!("the jail's layer `{layer}` cannot be had");
+        assert!(run.stderr.contains(&named), "{call}: {}", run.stderr);
+        assert!(run.stderr.contains(&format!("isopod.jail=no-{layer}")), "{call}: {}", run.stderr);
+    }
+    host.assert_clean();
+}
+
+#[test]
+fn without_control_groups_a_machine_starts_only_when_told_to_go_without() {
+    let host = Host::new();
+    let hidden = |flags: &[&str]| {
+        let script = "mount -t tmpfs none /sys/fs/cgroup && exec \"$0\" \"$@\"";
+        let args = ["--mount", "sh", "-c", script];
+        beneath("unshare", &args, &command(&host, flags)).spawn().unwrap()
+    };
+    let refused = finish(hidden(&[]), Vec::new()).expect(125);
+    assert!(refused.stderr.contains("isopod.jail=no-cgroup"), "{}", refused.stderr);
+    let mut run = hidden(&["--security-opt", "isopod.jail=no-cgroup"]);
+    host.machine_pid();
+    kill_process(Pid::from_child(&run), Signal::TERM).unwrap();
+    assert_eq!(wait(&mut run, SOON), Some(Some(143)));
+    host.assert_clean();
+}
+
+#[test]
+fn a_name_that_is_no_layers_is_refused_with_those_there_are() {
+    let host = Host::new();
+    let run = command(&host, &["--security-opt", "isopod.jail=no-such"]).spawn().unwrap();
+    let run = finish(run, Vec::new()).expect(125);
+    assert!(run.stderr.contains("no-landlock") && run.stderr.contains("no-seccomp"), "{}", run.stderr);
+}
+
+/// Somebody without root, who may open /dev/kvm.
+#[test]
+fn without_root_all_layers_hold_but_the_control_group() {
+    const UID: u32 = 65_432;
+    let host = Host::without_templates();
+    let program = host.scratch("isopod");
+    fs::copy(env!("CARGO_BIN_EXE_isopod"), &program).unwrap();
+    let kernel = kernel(host.root(), Deed::Halt);
+    fs::create_dir_all(host.data_root()).unwrap();
+    for path in [host.root(), &host.data_root(), &program, &kernel] {
+        chown(path, Some(UID), Some(UID)).unwrap();
+    }
+    fs::set_permissions(host.root(), fs::Permissions::from_mode(0o755)).unwrap();
+    let device = host.scratch("kvm");
+    // A device of the same number that anybody may open, in a mount namespace of their own.
+    let script = "mknod -m 666 $1 c 10 232; mount --bind $1 /dev/kvm; shift; exec \"$@\"";
+    let ids = [format!("--reuid={UID}"), format!("--regid={UID}")];
+    let (device, program) = (device.to_str().unwrap(), program.to_str().unwrap());
+    let unprivileged = |args: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, "sh", device, "setpriv"]).args(&ids);
+        command.args(["--clear-groups", "--inh-caps=-all", program]).args(args);
+        command
+            .env("ISOPOD_DATA_ROOT", host.data_root())
+            .env("ISOPOD_RUN_ROOT", host.data_root().join("run"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let doctor = finish(unprivileged(&["doctor"]), Vec::new());
+    let line = doctor.text().lines().find(|line| line.contains(" jail ")).unwrap().to_owned();
+    assert!(line.starts_with("note") && line.contains("not cgroup"), "{line}");
+    let run = ["run", "--rm", "--name", NAME, "--no-template", "--kernel", kernel.to_str().unwrap(), "demo"];
+    let mut run = unprivileged(&run);
+    let pid = host.machine_pid();
+    let within = Instant::now() + SOON;
+    while status(pid, "Seccomp") != "2" && Instant::now() < within {}
+    let told = finish(unprivileged(&["doctor", "--jail", NAME, "--format", "json"]), Vec::new());
+    let told: Vec<Value> = serde_json::from_slice(&told.stdout).expect("a list");
+    for layer in &told {
+        let name = layer["name"].as_str().unwrap();
+        let expected = match name {
+            "landlock" | "untraceable" => None,
+            // What is opened by path shows where it was.
+            "cgroup" | "descriptors" => Some(false),
+            _ => Some(true),
+        };
+        assert_eq!(layer["holds"].as_bool(), expected, "{layer}");
+    }
+    kill_process(Pid::from_child(&run), Signal::TERM).unwrap();
+    assert_eq!(wait(&mut run, SOON), Some(Some(143)));
+}
+
+#[test]
+fn a_copy_of_a_machine_without_its_jail_is_in_one() {
+    let host = Host::new();
+    let open = ["--security-opt", "isopod.jail=no-net"];
+    let first = [&["run", "--rm", "--name", "first"], &open[..], &["demo", "sleep", "100"]].concat();
+    let first = host.command(&first).spawn().unwrap();
+    let within = Instant::now() + SOON;
+    while host.isopod(&["snapshot", "create", "first", "taken"]).code != Some(0) {
+        assert!(Instant::now() < within);
+        sleep(Duration::from_millis(200));
+    }
+    let copy = ["run", "--rm", "--name", NAME, "--from-snapshot", "taken"];
+    let copy = host.command(&copy).spawn().unwrap();
+    let layers = |name: &str| {
+        let told = host.isopod(&["inspect", "--format", "{{.Isolation}}", name]);
+        told.text().split_whitespace().any(|layer| layer == "net")
+    };
+    while !layers(NAME) {
+        assert!(Instant::now() < within, "it is not in a network namespace of its own");
+    }
+    assert!(!layers("first"));
+    for child in [first, copy] {
+        kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
+        finish(child, Vec::new());
+    }
+    host.assert_clean();
+}

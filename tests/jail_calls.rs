@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The system calls of a machine's process: in which order its jail closes, that what is not on a thread's list ends it,
+//! and that nothing on a list is for show.
+
+use crate::jail::{Prisoner, threads};
+use crate::support::evil::{Deed, kernel};
+use crate::support::{Host, beneath, finish};
+use nix::sys::ptrace;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::read_to_string;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// Calls that a captured thread would begin with. None is on any list.
+const FORBIDDEN: [(&str, i64); 20] = [
+    ("execve", 59),
+    ("execveat", 322),
+    ("fork", 57),
+    ("vfork", 58),
+    ("clone", 56),
+    ("clone3", 435),
+    ("open", 2),
+    ("openat", 257),
+    ("openat2", 437),
+    ("socket", 41),
+    ("connect", 42),
+    ("ptrace", 101),
+    ("process_vm_writev", 311),
+    ("mount", 165),
+    ("unshare", 272),
+    ("setns", 308),
+    ("bpf", 321),
+    ("io_uring_setup", 425),
+    ("memfd_create", 319),
+    ("seccomp", 317),
+];
+
+#[test]
+fn a_thread_that_makes_a_call_that_is_not_on_its_list_ends_the_process() {
+    let host = Host::new();
+    for name in ["isopod-vmm", "vcpu0", "fs", "vsock", "rng"] {
+        for (call, number) in FORBIDDEN {
+            let prisoner = Prisoner::start(&host, &[]);
+            let (_, thread) = threads(prisoner.pid).into_iter().find(|(n, _)| n == name).expect("it runs");
+            make_call(thread, number);
+            let run = prisoner.end();
+            assert_eq!(run.code, Some(125), "{call} by {name}: {}", run.stderr);
+            assert!(run.stderr.contains("SIGSYS"), "{call} by {name}: {}", run.stderr);
+        }
+    }
+    host.assert_clean();
+}
+
+/// Has a thread of somebody else's make a system call, all of whose arguments are what its last one's were.
+fn make_call(thread: u32, number: i64) {
+    let thread = Pid::from_raw(i32::try_from(thread).expect("a pid"));
+    ptrace::seize(thread, ptrace::Options::empty()).expect("we are root");
+    ptrace::interrupt(thread).expect("it is ours");
+    waitpid(thread, Some(WaitPidFlag::__WALL)).expect("it stops");
+    let mut registers = ptrace::getregs(thread).expect("it has stopped");
+    // It was in a system call; two bytes before the place it goes on at is the instruction that makes one.
+    registers.rip -= 2;
+    registers.rax = number.cast_unsigned();
+    registers.orig_rax = u64::MAX;
+    ptrace::setregs(thread, registers).expect("it has stopped");
+    ptrace::cont(thread, None).expect("it has stopped");
+    // Its end is the tracer's to hear first.
+    let within = Instant::now() + Duration::from_secs(10);
+    while waitpid(thread, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG)).is_ok_and(|s| s.pid().is_none()) {
+        assert!(Instant::now() < within, "it lives on");
+        sleep(Duration::from_millis(1));
+    }
+}
+
+/// What strace saw of the threads of a machine's process: thread's name, and what it called.
+fn traced(trace: &str) -> Vec<(String, String)> {
+    let mut names: BTreeMap<&str, String> = BTreeMap::new();
+    let mut lines = Vec::new();
+    for line in trace.lines() {
+        let Some((thread, call)) = line.split_once(char::is_whitespace) else { continue };
+        let call = call.trim_start();
+        if let Some(name) = call.split_once("PR_SET_NAME, \"").and_then(|(_, rest)| rest.split('"').next()) {
+            names.insert(thread, name.to_owned());
+        }
+        lines.push((thread, call.to_owned()));
+    }
+    let named = |(thread, call): (&str, String)| Some((names.get(thread)?.clone(), call));
+    lines.into_iter().filter_map(named).collect()
+}
+
+#[test]
+fn the_jail_closes_in_order_before_the_guests_first_instruction() {
+    let host = Host::new();
+    let trace = host.scratch("trace");
+    let kernel = kernel(host.root(), Deed::PowerOff);
+    let run = ["run", "--rm", "--no-template", "--kernel", kernel.to_str().unwrap(), "demo"];
+    let args = ["-f", "-o", trace.to_str().unwrap()];
+    finish(beneath("strace", &args, &host.command(&run)).spawn().unwrap(), Vec::new()).expect(125);
+    let calls = traced(&read_to_string(&trace).unwrap());
+    let order = [
+        ("isopod-vmm", "close_range("),
+        ("isopod-vmm", "execve("),
+        ("isopod-vmm", "recvmsg("),
+        ("isopod-vmm", "write("),
+        ("isopod-vmm", "setresuid("),
+        ("isopod-vmm", "unshare(CLONE_NEWUSER"),
+        ("isopod-vmm", "unshare(CLONE_NEWNS"),
+        ("isopod-vmm", "unshare(CLONE_NEWNET"),
+        ("isopod-vmm", "pivot_root("),
+        ("isopod-vmm", "umount2("),
+        ("isopod-vmm", "prlimit64("),
+        ("isopod-vmm", "prctl(PR_CAPBSET_DROP"),
+        ("isopod-vmm", "capset("),
+        ("isopod-vmm", "prctl(PR_SET_DUMPABLE, SUID_DUMP_DISABLE"),
+        ("isopod-vmm", "prctl(PR_SET_NO_NEW_PRIVS"),
+        ("isopod-vmm", "landlock_restrict_self("),
+        ("isopod-vmm", "recvmsg("),
+        ("fs", "seccomp("),
+        ("vcpu0", "seccomp("),
+        ("isopod-vmm", "seccomp("),
+        ("vcpu0", "ioctl(13, KVM_RUN"),
+    ];
+    let mut rest = calls.iter();
+    for (thread, call) in order {
+        // The number of a descriptor is nobody's business.
+        let call = call.split_once("13, ").map_or(call, |(_, request)| request);
+        let found = rest.any(|(t, c)| t == thread && (c.starts_with(call) || c.contains(call)));
+        assert!(found, "{thread} does not call {call} after what is to come before");
+    }
+    let last = calls.iter().rposition(|(t, c)| t == "isopod-vmm" && c.starts_with("seccomp(")).unwrap();
+    let allowed: BTreeSet<String> = lists().into_iter().map(|rule| rule.call).collect();
+    for (thread, call) in &calls[last + 1..] {
+        let name = call.trim_start_matches("<... ").split([' ', '(']).next().unwrap();
+        let is_end = name.starts_with("+++");
+        assert!(is_end || allowed.contains(name), "{thread} calls {call}");
+    }
+}
+
+/// A rule, as it is told.
+#[derive(Debug)]
+struct Rule {
+    thread: String,
+    call: String,
+    number: u64,
+    /// An argument's number, and what it is, or which bits it lacks.
+    is: Option<(usize, u64)>,
+    lacks: Option<(usize, u64)>,
+}
+
+fn lists() -> Vec<Rule> {
+    let told = Host::new().isopod(&["doctor", "--filters", "--format", "json"]).expect(0);
+    let told: Vec<Value> = serde_json::from_slice(&told.stdout).unwrap();
+    let text = |rule: &Value, key: &str| rule[key].as_str().unwrap().to_owned();
+    let argument = |rule: &Value, key: &str| {
+        let argument = &rule["argument"];
+        Some((usize::try_from(argument["number"].as_u64()?).unwrap(), argument[key].as_u64()?))
+    };
+    let rule = |rule: &Value| Rule {
+        thread: text(rule, "thread"),
+        call: text(rule, "call"),
+        number: rule["number"].as_u64().unwrap(),
+        is: argument(rule, "is"),
+        lacks: argument(rule, "has_none_of"),
+    };
+    told.iter().map(rule).collect()
+}
+
+impl Rule {
+    /// Whether it is what lets a call through: `[ 16] ioctl(0xd, 0xae80, 0`, of a thread of this name.
+    fn allows(&self, thread: &str, call: &str) -> bool {
+        let number = call.trim_start_matches(['[', ' ']).split(']').next().and_then(|n| n.parse().ok());
+        let arguments: Vec<u64> = call
+            .split_once('(')
+            .map(|(_, rest)| rest.split([',', ' ', ')']).filter(|text| !text.is_empty()))
+            .into_iter()
+            .flatten()
+            .map_while(|text| u64::from_str_radix(text.strip_prefix("0x").unwrap_or(text), 16).ok())
+            .collect();
+        let low = |n: usize| arguments.get(n).map(|argument| argument & u64::from(u32::MAX));
+        thread.trim_end_matches(|c: char| c.is_ascii_digit()) == self.thread
+            && number == Some(self.number)
+            && self.is.is_none_or(|(n, value)| low(n) == Some(value))
+            && self.lacks.is_none_or(|(n, bits)| low(n).is_some_and(|argument| argument & bits == 0))
+    }
+}
+
+#[test]
+fn the_lists_are_short() {
+    let mut calls: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for rule in lists() {
+        calls.entry(rule.thread).or_default().insert(rule.call);
+    }
+    for (thread, most) in [
+        ("isopod-vmm", 35),
+        ("vcpu", 20),
+        ("fs", 45),
+        ("vsock", 30),
+        ("rng", 30),
+        ("pages", 30),
+        ("isopod-unpack", 30),
+    ] {
+        let n = calls[thread].len();
+        assert!(n <= most, "{thread} has {n} system calls: {:?}", calls[thread]);
+    }
+}
+
+/// Files whose reading takes all that is mended in KVM's place, output that nobody reads for a while, more memory than
+/// at first, folders of many names.
+const BUSY: &str = "cat /proc/interrupts /proc/keys; ls -R /bin /sys > /dev/null; echo 1 > /proc/sys/vm/drop_caches; \
+    cat /bin/busybox > /tmp/copy; head -c 100000000 /dev/zero > /tmp/zeros; head -c 2000000 /dev/zero";
+
+/// What a machine's threads call in a life with all that there is in it.
+fn life(host: &Host) -> Vec<(String, String)> {
+    let mut calls = Vec::new();
+    let traced_run = |n: usize, args: &[&str]| {
+        let trace = host.scratch(&format!("trace{n}"));
+        let strace = ["-f", "-n", "-X", "raw", "-o", trace.to_str().unwrap()];
+        let run = beneath("strace", &strace, &host.command(args)).spawn().unwrap();
+        (run, trace)
+    };
+    // The layers are taken apart, the template is made, and what its start touches is found out.
+    let first =
+        ["run", "--rm", "--security-opt", "systempaths=unconfined", "-u", "0", "--cpus", "2", "-m", "512m"];
+    let busy = [&first[..], &["--entrypoint", "", "demo", "sh", "-c", BUSY]].concat();
+    // A process that is kept, and written down.
+    let kept = ["run", "--rm", "--name", "kept", "--cpus", "2", "-m", "512m", "demo", "sleep", "20"];
+    for (n, args) in [&busy[..], &kept[..]].into_iter().enumerate() {
+        let (run, trace) = traced_run(n, args);
+        if n == 1 {
+            let within = Instant::now() + Duration::from_secs(120);
+            while host.isopod(&["pause", "kept"]).code != Some(0) && Instant::now() < within {}
+            host.isopod(&["unpause", "kept"]).expect(0);
+            host.isopod(&["snapshot", "create", "kept", "taken"]).expect(0);
+        } else {
+            sleep(Duration::from_secs(5));
+        }
+        finish(run, Vec::new()).expect(0);
+        calls.extend(traced(&read_to_string(&trace).unwrap()));
+    }
+    calls
+}
+
+#[test]
+fn nothing_on_a_list_is_for_show() {
+    let host = Host::without_templates();
+    let calls = life(&host);
+    let unused = |rule: &&Rule| !calls.iter().any(|(thread, call)| rule.allows(thread, call));
+    let unused: Vec<String> = lists()
+        .iter()
+        .filter(unused)
+        .map(|rule| format!("{} {} {:x?}", rule.thread, rule.call, rule.is))
+        .collect();
+    assert_eq!(unused, Vec::<String>::new());
+}
