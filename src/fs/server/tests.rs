@@ -10,6 +10,8 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 
+mod attacks;
+
 /// A reply with a room, which panics where a server writes outside it.
 struct Page(Vec<u8>);
 
