@@ -63,7 +63,6 @@ pub(crate) struct FilePages {
 /// The file must hold them all: a page beyond its end would kill this process with SIGBUS when touched.
 pub(crate) fn map_file(memory: &GuestMemory, file: &File, pages: FilePages) -> Result<(), MemoryError> {
     let FilePages { guest, offset, len } = pages;
-    debug_assert!(guest % PAGE == 0 && offset % PAGE == 0 && len % PAGE == 0);
     let too_small = || MemoryError::TooSmall {
         start: guest,
         end: guest.saturating_add(len),
@@ -72,6 +71,7 @@ pub(crate) fn map_file(memory: &GuestMemory, file: &File, pages: FilePages) -> R
     if len == 0 {
         return Ok(());
     }
+    debug_assert!(guest % PAGE == 0 && offset % PAGE == 0 && len % PAGE == 0);
     let region = memory.find_region(GuestAddress(guest)).ok_or_else(too_small)?;
     let into = guest - region.start_addr().0;
     if region.len() - into < len {
