@@ -13,6 +13,8 @@
 //!     └─── reset(), after the stop of a reset or of FAILED: it forgets that
 //! ```
 
+#[cfg(test)]
+mod attacks;
 pub mod chain;
 #[cfg(any(test, feature = "test-utils"))]
 pub mod conformance;

@@ -164,7 +164,9 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use std::io::Write;
+    use std::time::{Duration, Instant};
 
     /// An ELF file with one segment of `code` for address 0x100000 that reserves `in_memory` bytes.
     fn kernel(code: &[u8], in_memory: u64) -> Vec<u8> {
@@ -234,5 +236,38 @@ mod tests {
     fn a_segment_beyond_memory_is_refused() {
         assert!(load_bytes(&kernel(&[7; 10], 64 << 20)).1.is_err());
         assert!(load_bytes(&kernel(&[7; 10], u64::MAX)).1.is_err());
+    }
+
+    /// Longest a file may take, on a busy machine.
+    const LIMIT: Duration = Duration::from_secs(1);
+
+    fn assert_ends(bytes: &[u8]) {
+        let began = Instant::now();
+        drop(load_bytes(bytes));
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        can_ask(&file);
+        assert!(began.elapsed() < LIMIT, "it took {:?}", began.elapsed());
+    }
+
+    proptest! {
+        /// The class of RUSTSEC-2024-0428 and linux-loader's endless loop: numbers of a header that add up to anything.
+        #[test]
+        fn no_header_makes_it_panic_or_go_on_for_ever(
+            words in prop::collection::vec((0usize..15, prop_oneof![any::<u64>(), 0u64..0x300_0000, Just(u64::MAX)]), 0..6),
+            halves in prop::collection::vec((prop_oneof![16usize..64, 64usize..72], any::<u16>()), 0..3),
+            tail in prop::collection::vec(any::<u8>(), 0..5000),
+        ) {
+            let mut file = kernel(&tail, 20_000);
+            for (word, value) in words {
+                file[8 * word..8 * word + 8].copy_from_slice(&value.to_le_bytes());
+            }
+            file[..6].copy_from_slice(b"\x7fELF\x02\x01");
+            file[18] = 62;
+            for (at, value) in halves {
+                file[at..at + 2].copy_from_slice(&value.to_le_bytes());
+            }
+            assert_ends(&file);
+        }
     }
 }

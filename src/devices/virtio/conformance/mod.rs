@@ -176,22 +176,9 @@ pub fn any_number_can_be_notified(make: Make) {
     for stage in [0, 11, 15] {
         let mut driver = Driver::new(make());
         driver.reach(stage);
-        for value in [
-            0,
-            1,
-            2,
-            3,
-            0x7f,
-            0x80,
-            0xff,
-            0x7fff,
-            0x8000,
-            0xffff,
-            0x1_0000,
-            0x7fff_ffff,
-            0x8000_0000,
-            u32::MAX,
-        ] {
+        // Around each power of two, and so around each sign there could be (CVE-2011-2512).
+        let edges = (0..u32::BITS).map(|bit| 1u32 << bit);
+        for value in edges.flat_map(|edge| [edge - 1, edge, edge + 1, edge.wrapping_neg()]) {
             driver.write(QUEUE_NOTIFY, value);
         }
         driver.stop_within(STOP_LIMIT);

@@ -59,3 +59,32 @@ pub(crate) fn describe(supported: &CpuId) -> String {
     let vendor: String = vendor.iter().map(|b| char::from(*b)).filter(char::is_ascii_graphic).collect();
     format!("{vendor} {:#x} {features}", leaf(FEATURES).eax)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// CVE-2021-29657: a guest with a hypervisor's instructions has the host's KVM emulate them.
+    #[test]
+    fn no_vcpu_can_be_a_hypervisor_whatever_the_host_can() {
+        let all = |function| kvm_cpuid_entry2 {
+            function,
+            eax: u32::MAX,
+            ebx: u32::MAX,
+            ecx: u32::MAX,
+            edx: u32::MAX,
+            ..Default::default()
+        };
+        let host = CpuId::from_entries(&[0, 1, 4, 7, 0xb, 0x8000_0001, 0x8000_000a].map(all)).unwrap();
+        for (id, count) in [(0, 1), (3, 4)] {
+            let guest = for_vcpu(&host, id, count);
+            for entry in guest.as_slice() {
+                match entry.function {
+                    FEATURES => assert_eq!(entry.ecx & (VMX | HYPERVISOR), HYPERVISOR),
+                    EXTENDED_FEATURES => assert_eq!(entry.ecx & SVM, 0),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
