@@ -7,6 +7,7 @@ use isopod_fs::abi::{self, IN_HEADER_LEN, OUT_HEADER_LEN, Put, opcode};
 use isopod_index::format::Use;
 use isopod_index::{Attributes, Body, Extent, Index, Tree};
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::slice;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -21,9 +22,17 @@ const HOLE: u64 = 10_000;
 
 /// One file, `/f`, whose byte at `n` is a function of `n`, with a hole at each end.
 fn device() -> Fs {
+    device_of(layer())
+}
+
+fn layer() -> File {
     let data: Vec<u8> = (HOLE..FILE_LEN - HOLE).map(byte).collect();
     let mut layer = tempfile::tempfile().unwrap();
     layer.write_all(&data).unwrap();
+    layer
+}
+
+fn device_of(layer: File) -> Fs {
     let mut tree = Tree::new(Use::Image, 1 << 20);
     let attributes = Attributes { mode: 0o755, ..Attributes::default() };
     let extents = [Extent { file_offset: HOLE, len: FILE_LEN - 2 * HOLE, layer: 0, data_offset: 0 }];
@@ -166,6 +175,29 @@ fn whole_pages_of_the_data_are_mapped_and_what_is_left_of_a_read_is_copied() {
     let answer = ask_into(&mut driver, &message(opcode::READ, 2, &read_body(HOLE - 1, size)), &in_pages());
     assert!(answer[16..] == expected(HOLE - 1, size.into()), "between pages");
     assert_eq!(counters.snapshot().mapped, 3 * 4 * 4096);
+}
+
+/// CVE-2026-31431, CVE-2026-24834: a guest alters the pages that it and its neighbours have of one file.
+#[test]
+fn what_a_guest_writes_over_what_it_read_no_other_guest_and_no_host_reads() {
+    let layer = layer();
+    let (one, other) = (device_of(layer.try_clone().unwrap()), device_of(layer.try_clone().unwrap()));
+    let counters = one.counters();
+    let (mut one, mut other) = (started_with(one), started_with(other));
+    let size = 5 * 4096 + 100;
+    let request = message(opcode::READ, 2, &read_body(HOLE, size));
+    for driver in [&mut one, &mut other] {
+        assert!(ask_into(driver, &request, &in_pages())[16..] == expected(HOLE, size.into()));
+    }
+    assert_eq!(counters.snapshot().mapped, 4 * 4096, "what is written to are the file's own pages");
+    one.memory.write_slice(&[0xee; 16 * 4096], GuestAddress(HIGH_START)).unwrap();
+    let mut seen = [0; 4 * 4096];
+    other.memory.read_slice(&mut seen, GuestAddress(HIGH_START + 2 * 4096)).unwrap();
+    assert!(seen[..] == expected(HOLE, 4 * 4096), "by who had read it before");
+    let answer = ask_into(&mut other, &request, &in_pages());
+    assert!(answer[16..] == expected(HOLE, size.into()), "by who reads it now");
+    layer.read_exact_at(&mut seen, 0).unwrap();
+    assert!(seen[..] == expected(HOLE, 4 * 4096), "by the host");
 }
 
 #[test]
