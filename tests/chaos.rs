@@ -4,10 +4,10 @@
 //!
 //! A thousand pulls (`ISOPOD_TEST_TIMES=1000`) take some minutes and meet registries that fall silent, too.
 
-use crate::support::chaos::{BASIC, Chaos, Fate, Seen};
+use crate::support::chaos::{Chaos, Fate, Seen};
 use crate::support::layout::{Layer, Layout};
 use crate::support::nasty::{Tar, file, folder};
-use crate::support::registry::{PASSWORD, Registry};
+use crate::support::registry::{BASIC, PASSWORD, Registry};
 use crate::support::store::{Right, expect_nothing_else, noise};
 use crate::support::{Host, MEMORY_KIB, Run, tell, times, watched};
 use serde_json::json;

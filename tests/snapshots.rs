@@ -6,11 +6,11 @@ use crate::support::{Host, files, finish, times, wait};
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Counts what it is told to, and says something random with each number.
 const COUNT: &str = "i=0; while read x; do i=$((i+1)); echo $i $(head -c 8 /dev/urandom | od -An -tx8); done";
@@ -156,7 +156,10 @@ fn every_damaged_byte_of_a_snapshot_is_found_before_anything_runs() {
     host.isopod(&["snapshot", "create", "one", "whole"]).expect(0);
     assert_eq!(original.end(), Some(0));
     let path = snapshots(&host).remove(0);
-    let len = fs::metadata(&path).unwrap().len();
+    let about = fs::metadata(&path).unwrap();
+    // It has all that the container had in memory.
+    assert_eq!(about.permissions().mode() & 0o777, 0o600);
+    let len = about.len();
     let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
     // Everywhere: the head, the state, what is there of the memory and what is not. A sequence of our own, the same each time.
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
@@ -270,7 +273,15 @@ fn what_cannot_be_is_refused_with_a_reason() {
 /// Says who it is each time it is asked; the image has no machine id of its own.
 const WHO: &str = "echo 0123456789abcdef0123456789abcdef >/etc/machine-id; \
                    while read x; do echo $(cat /etc/machine-id) $(hostname) $(cat /etc/hostname) \
-                   $(head -c 16 /dev/urandom | od -An -tx1 | tr -d ' '); done";
+                   $(head -c 16 /dev/urandom | od -An -tx1 | tr -d ' ') \
+                   $(adjtimex | sed -n 's/.*time.tv_u*sec: *//p'); done";
+
+/// How far a guest's clock may be off.
+const SKEW: Duration = Duration::from_millis(50);
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
+}
 
 #[test]
 fn each_copy_is_somebody_of_its_own() {
@@ -286,9 +297,14 @@ fn each_copy_is_somebody_of_its_own() {
     }
     for _ in 0..times(3) {
         let mut copy = Talk::begin(&host, &["run", "--rm", "-i", "--from-snapshot", "many"]);
+        let before = now();
         let who = copy.ask("");
+        let after = now();
         let words: Vec<_> = who.split(' ').collect();
-        assert_eq!((words.len(), words[1]), (4, words[2]), "{who}");
+        assert_eq!((words.len(), words[1]), (6, words[2]), "{who}");
+        let clock: Duration =
+            Duration::from_secs(words[4].parse().unwrap()) + Duration::from_micros(words[5].parse().unwrap());
+        assert!(before <= clock + SKEW && clock <= after + SKEW, "{before:?} {clock:?} {after:?}");
         for (set, word) in seen.iter_mut().zip(words) {
             assert!(set.insert(word.to_owned()), "seen before: {word}");
         }

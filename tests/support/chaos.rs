@@ -10,7 +10,7 @@
 //! many ask at once.
 
 use super::layout::digest;
-use super::registry::PASSWORD;
+use super::registry::{BASIC, PASSWORD};
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -21,8 +21,6 @@ use std::time::Duration;
 
 /// Longer than a client should wait for a byte.
 const FOR_EVER: Duration = Duration::from_secs(120);
-/// The name and the password of these tests, as RFC 7617 has them.
-pub(crate) const BASIC: &str = "aXNvcG9kOnNlY3JldA==";
 const TLS_HANDSHAKE: u8 = 22;
 const HEAD_MAX: usize = 64 << 10;
 

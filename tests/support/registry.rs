@@ -10,9 +10,12 @@ use std::thread;
 use tempfile::TempDir;
 
 pub(crate) const USER: &str = "isopod";
-pub(crate) const PASSWORD: &str = "secret";
+/// No other text has it, so that it can be looked for.
+pub(crate) const PASSWORD: &str = "open-sesame-4711";
+/// User and password as a request carries them (RFC 7617).
+pub(crate) const BASIC: &str = "aXNvcG9kOm9wZW4tc2VzYW1lLTQ3MTE=";
 /// As `htpasswd -B` has it.
-const HTPASSWD: &str = "isopod:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
+const HTPASSWD: &str = "isopod:$2b$05$abcdefghijklmnopqrstuud2L8crwTyOxFi9P3yYYIG5bIITxThTG\n";
 
 #[derive(Debug)]
 pub(crate) struct Registry {
