@@ -1,6 +1,6 @@
 # isopod's two commands are `make run` and `make test`. Both do all the set-up, say what they do, and may be run again.
 
-PACKAGES_BUILD := linux-source-6.12 build-essential flex bison bc libelf-dev libssl-dev xz-utils busybox-static
+PACKAGES_BUILD := linux-source-6.12 build-essential flex bison bc libelf-dev libssl-dev xz-utils busybox-static python3-venv
 PACKAGES_TEST := umoci skopeo mmdebstrap strace docker-registry openssl e2fsprogs podman buildah
 ISOPOD := target/release/isopod
 # Two machines at once: a guest's kernel keeps a processor busy where KVM emulates.
@@ -11,7 +11,7 @@ MACHINES ?= 2
 help:
 	@echo "make run     everything needed, then a real container in a real microVM"
 	@echo "make test    everything needed, then all tests"
-	@echo "make check   formatting, lints, walls between rooms, sizes, docs"
+	@echo "make check   formatting, lints, walls between rooms, sizes, dependencies, docs"
 	@echo "make build   $(ISOPOD), with its kernel and demo image"
 
 run: build

@@ -2,24 +2,29 @@
 //! `cargo xtask check`: what CI checks before it tests, in the same order. Every step runs, so that one call tells
 //! everything there is to mend.
 
+mod attacks;
 mod sizes;
 mod sources;
+mod unsafety;
 mod walls;
 
-use crate::say;
-use crate::workspace;
+use crate::{deny, say, workspace};
 use anyhow::{Context, Result, bail};
 use sources::Source;
 use std::env;
+use std::fs;
 use std::process::Command;
 use std::time::Instant;
 
 pub(crate) fn run() -> Result<()> {
     let sources = sources::find(&workspace())?;
-    let steps: [(&str, &dyn Fn() -> Result<()>); 5] = [
+    let steps: [(&str, &dyn Fn() -> Result<()>); 8] = [
         ("format (cargo fmt --check)", &|| cargo(&["fmt", "--all", "--", "--check"])),
         ("walls (who may use whom, who may be unsafe)", &|| findings(walls::check(&workspace(), &sources)?)),
         ("sizes and heads of files", &|| findings(sizes::check(&sources))),
+        ("unsafe code, room by room", &|| findings(unsafety::check(&sources))),
+        ("attacks and their tests", &|| findings(attacks::check(&table()?, &sources))),
+        ("dependencies (cargo deny)", &deny::check),
         ("lints (cargo clippy)", &|| {
             cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"])
         }),
@@ -41,6 +46,11 @@ pub(crate) fn run() -> Result<()> {
         bail!("{} of {} checks failed: {}", failed.len(), steps.len(), failed.join(", "));
     }
     Ok(())
+}
+
+fn table() -> Result<String> {
+    fs::read_to_string(workspace().join(attacks::TABLE))
+        .with_context(|| format!("cannot read {}", attacks::TABLE))
 }
 
 fn findings(found: Vec<String>) -> Result<()> {

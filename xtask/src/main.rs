@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Developer commands, one verb a file: `cargo xtask kernel | rootfs | bench | fuzz | check`.
+//! Developer commands, one verb a file: `cargo xtask kernel | rootfs | bench | fuzz | check | advisories`.
 #![forbid(unsafe_code)]
 
 mod bench;
 mod check;
+mod deny;
 mod fuzz;
 mod kernel;
 mod rootfs;
@@ -30,8 +31,10 @@ enum Verb {
     Fuzz(fuzz::Arguments),
     /// Count what things cost, beside their targets
     Bench(bench::Arguments),
-    /// What CI checks: format, lints, walls, sizes, documentation
+    /// What CI checks: format, lints, walls, sizes, dependencies, documentation
     Check,
+    /// Whether a dependency has a known fault
+    Advisories(deny::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Verb::Fuzz(arguments) => fuzz::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Check => check::run(),
+        Verb::Advisories(arguments) => deny::advisories(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -154,7 +154,7 @@ fn unsafe_files(sources: &[Source]) -> Vec<String> {
 }
 
 /// Lines with their number from 1, without comments and without what is quoted.
-fn code_lines(text: &str) -> impl Iterator<Item = (usize, String)> {
+pub(super) fn code_lines(text: &str) -> impl Iterator<Item = (usize, String)> {
     text.lines().enumerate().map(|(index, line)| {
         let code: Vec<&str> = line.split('"').step_by(2).collect();
         let code = code.join("\"\"");
