@@ -48,7 +48,7 @@ fn is_there(name: &str, functions: &HashSet<(String, String)>) -> bool {
     pair.is_some_and(|(file, test)| functions.contains(&(file.to_owned(), test.to_owned())))
 }
 
-/// Every function of a file with tests, and every fuzz target, with what its file may be called.
+/// Every test, every check of the suite that each device stands, and every fuzz target, with what its file may be called.
 fn functions(sources: &[Source]) -> HashSet<(String, String)> {
     let mut found = HashSet::new();
     for source in sources {
@@ -56,13 +56,16 @@ fn functions(sources: &[Source]) -> HashSet<(String, String)> {
         if source.path.starts_with("fuzz") {
             found.insert(("fuzz".to_owned(), file.clone()));
         }
-        if !source.text.contains("#[test]") && !source.text.contains("conformance") {
-            continue;
-        }
-        for line in source.text.lines() {
-            let Some((_, rest)) = line.split_once("fn ") else { continue };
-            let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-            found.insert((file.clone(), name));
+        let suite = file == "conformance";
+        let mut marked = false;
+        for line in source.text.lines().map(str::trim_start) {
+            let function = line.split_once("fn ").filter(|_| marked || suite && line.starts_with("pub "));
+            if let Some((_, rest)) = function {
+                let name = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                found.insert((file.clone(), name));
+            }
+            // Between the mark and its function there may be another one.
+            marked = line.starts_with("#[test]") || marked && line.starts_with("#[");
         }
     }
     found
@@ -83,7 +86,7 @@ mod tests {
 
     fn tree() -> [Source; 2] {
         let file = |path: &str, text: &str| Source { path: path.into(), text: text.into() };
-        [file("tests/killing.rs", "#[test]\nfn it_ends() {}\n"), file("fuzz/fuse.rs", "")]
+        [file("tests/killing.rs", "#[test]\nfn it_ends() {}\n\nfn it_helps() {}\n"), file("fuzz/fuse.rs", "")]
     }
 
     fn table(last: &str) -> String {
@@ -101,7 +104,15 @@ mod tests {
 
     #[test]
     fn a_test_that_is_gone_is_found_and_so_is_a_row_without_one() {
-        for last in ["`killing::it_went`", "`start::it_ends`", "`fuzz::nothing`", "`it_ends`", "later", ""] {
+        for last in [
+            "`killing::it_went`",
+            "`killing::it_helps`",
+            "`start::it_ends`",
+            "`fuzz::nothing`",
+            "`it_ends`",
+            "later",
+            "",
+        ] {
             assert_eq!(check(&table(last), &tree()).len(), 1, "{last}");
         }
     }

@@ -82,6 +82,8 @@ fn uses(text: &str) -> Vec<(usize, Kind)> {
         let kind = match tokens.next() {
             Some((_, "impl")) => Kind::Impl,
             Some((_, "fn" | "extern" | "trait")) => Kind::Function,
+            // An attribute: a name for the linker.
+            Some((_, "(")) => continue,
             _ => Kind::Block,
         };
         found.push((number, kind));
@@ -120,7 +122,7 @@ mod tests {
     fn blocks_impls_and_functions_are_told_apart() {
         let text = format!(
             "let a = {WORD} {{ f() }};\n{WORD}\n{{ g() }}\n{WORD} impl Send for A {{}}\n{WORD} fn h() {{}}\n\
-             // {WORD} {{ }}\nlet b = \"{WORD} {{\"; let {WORD}_code = 1;\n"
+             // {WORD} {{ }}\nlet b = \"{WORD} {{\"; let {WORD}_code = 1;\n#[{WORD}(no_mangle)]\n"
         );
         assert_eq!(uses(&text), [(1, Kind::Block), (2, Kind::Block), (4, Kind::Impl), (5, Kind::Function)]);
     }
