@@ -6,8 +6,8 @@ use crate::support::registry::{BASIC, PASSWORD, Registry, USER};
 use crate::support::{Host, files, finish};
 use std::fs::{self, File, read_to_string};
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// The demo image as `make` makes it.
@@ -111,6 +111,42 @@ fn a_machines_process_holds_what_it_needs_and_can_only_read_what_it_shares() {
     let maps = read_to_string(format!("/proc/{pid}/smaps")).unwrap();
     let flags: Vec<_> = maps.lines().filter(|line| line.starts_with("VmFlags:")).collect();
     assert!(flags.len() > 20 && !flags.iter().any(|line| line.contains(" mg")), "{flags:?}");
+    running.end();
+    host.assert_clean();
+}
+
+/// Bytes of all files beneath a folder.
+fn taken(folder: &Path) -> u64 {
+    let of = |path: &PathBuf| match fs::symlink_metadata(path) {
+        Ok(about) if about.is_dir() => taken(path),
+        Ok(about) => about.blocks() * 512,
+        Err(_) => 0,
+    };
+    files(folder).iter().map(of).sum()
+}
+
+/// H4, H6: a container that writes until nothing more goes. It fills its own memory, goes on, and is told so; on the host no
+/// file is larger, and the machine's process has no more than it was promised and the little that it needs.
+#[test]
+fn a_container_that_fills_its_disk_fills_no_disk_of_the_hosts() {
+    // Little, for each page takes milliseconds where KVM emulates.
+    const PROMISED: u64 = 32 << 10;
+    const OWN: u64 = 64 << 10;
+    let host = Host::new();
+    host.isopod(&["images", "-q"]).expect(0);
+    let before = taken(&host.data_root());
+    let script = "dd if=/dev/zero of=/big bs=64k count=1600 2>&1 | grep -q 'No space left' || exit 1
+                  truncate -s 1099511627776 /sparse; echo x 2>/dev/null >>/sparse
+                  while read line; do echo $line; done";
+    let args = ["run", "--rm", "-i", "-u", "0", "-m", "32m", "--entrypoint", "", "demo", "sh", "-c", script];
+    let running = Running::begin(&mut host.command(&args));
+    let status = read_to_string(format!("/proc/{}/status", host.machine_pid())).unwrap();
+    let mark = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let most: u64 = mark.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(most < PROMISED + OWN, "{most} KiB were resident");
+    let more = taken(&host.data_root()).saturating_sub(before);
+    // The demo image, which the first run takes in, is some 4 MiB; what the container wants to write is 100.
+    assert!(more < 8 << 20, "the store has {more} bytes more");
     running.end();
     host.assert_clean();
 }
