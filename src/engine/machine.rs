@@ -21,7 +21,7 @@ const STOPPING: Duration = Duration::from_secs(60);
 /// And as many seconds more as the slowest disk takes for the memory, at so many MiB a second.
 const SAVING: Duration = Duration::from_secs(60);
 const SLOWEST: u32 = 8;
-const LISTING: Duration = Duration::from_secs(20);
+const LISTING: Duration = Duration::from_secs(10);
 
 /// Why it was not done.
 #[derive(Debug, PartialEq)]
@@ -148,6 +148,8 @@ fn answer(
             // What was asked for before, and nobody waits for any more.
             Some(_) if Instant::now() < deadline => {}
             _ => {
+                // One that was not asked and says nothing is as before.
+                asked.map_err(|e| Refusal::Refused(format!("it cannot be asked: {e}")))?;
                 return failed(format!("the machine's process did not answer within {} s", limit.as_secs()));
             }
         }

@@ -182,6 +182,10 @@ impl<'a> Session<'a> {
     }
 
     /// Nobody knows yet what a start from this template touches: this one finds out.
+    pub(crate) fn learns(&self) -> bool {
+        self.learns.is_some()
+    }
+
     pub(crate) fn learn(&mut self, learns: Learns) {
         self.learns = Some(learns);
     }

@@ -7,8 +7,11 @@ pub fn give_back() {
     unsafe { libc::malloc_trim(0) };
 }
 
-/// Has all threads share one heap: for a process whose threads ask for memory when they begin, and hardly ever after.
+/// Has all threads share one heap, in one piece: for a process whose threads ask for memory when they begin, and hardly ever
+/// after. It grows and shrinks by brk(2) alone, whichever thread makes it.
 pub fn share_one() {
-    // SAFETY: a setting of the C library's, which takes a number.
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+    for (setting, value) in [(libc::M_ARENA_MAX, 1), (libc::M_MMAP_MAX, 0)] {
+        // SAFETY: a setting of the C library's, which takes a number.
+        unsafe { libc::mallopt(setting, value) };
+    }
 }

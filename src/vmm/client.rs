@@ -49,6 +49,7 @@ pub struct Machine {
     kernel: File,
     /// What its memory is mapped from, and how long that was.
     saved: Option<(File, u64)>,
+    pagemap: Option<File>,
 }
 
 /// Descriptors that are no layers: KVM, kernel, agent, two indices, console, file, list.
@@ -109,7 +110,7 @@ pub fn start(process: Jailed, config: &MachineConfig, fds: Descriptors) -> Resul
     let sent = fdpass::send(process.socket.as_fd(), &message, &pack(&fds));
     let len = |file: File| file.metadata().map(|at| (file, at.len())).ok();
     let saved = fds.saved.and_then(len);
-    let machine = Machine { process, reaped: false, kernel: fds.kernel, saved };
+    let machine = Machine { process, reaped: false, kernel: fds.kernel, saved, pagemap: None };
     match sent {
         // One that is gone has said why.
         Err(e) if !matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
@@ -182,9 +183,14 @@ impl Machine {
         self.ask(Request::Save, &[file.as_fd(), identity.as_fd()])
     }
 
+    /// Sees to it that it can be asked what was touched: who only supervises may not look into another process any more.
+    pub fn look_at_pages(&mut self) {
+        self.pagemap = File::open(format!("/proc/{}/pagemap", self.pid())).ok();
+    }
+
     /// Has it write which pages of its memory were touched so far. The answer is `Touched`.
     pub fn ask_touched(&self, list: &File) -> io::Result<()> {
-        let pagemap = File::open(format!("/proc/{}/pagemap", self.pid()))?;
+        let pagemap = self.pagemap.as_ref().ok_or(io::ErrorKind::PermissionDenied)?;
         self.ask(Request::Touched, &[list.as_fd(), pagemap.as_fd()])
     }
 

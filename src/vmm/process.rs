@@ -18,7 +18,7 @@ use isopod_jail::{Entered, JailError};
 use isopod_sys::seccomp::allow_only;
 use isopod_sys::{fdpass, heap};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, write};
 use rustix::process::{Signal, set_parent_process_death_signal, setsid};
 use rustix::thread::set_name;
 use rustix::time::{ClockId, clock_gettime};
@@ -30,7 +30,8 @@ use std::io::{self, BufReader};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::process::ExitCode;
+use std::panic;
+use std::process::{ExitCode, abort};
 
 /// What `client` calls this process, and how `main` knows that it is one.
 pub const NAME: &CStr = c"isopod-vmm";
@@ -49,10 +50,25 @@ pub fn main() -> ExitCode {
     let Ok(socket) = io::stdin().as_fd().try_clone_to_owned() else {
         return ExitCode::FAILURE;
     };
+    if let Ok(told) = socket.try_clone() {
+        tell_panics(told);
+    }
     if let Some(end) = live(started, socket.as_fd()) {
         let _ = send(socket.as_fd(), &Event::Ended(end));
     }
     ExitCode::SUCCESS
+}
+
+/// A panic of any thread is the machine's end, and the engine hears of it: a thread that is gone would be waited for for ever.
+fn tell_panics(socket: OwnedFd) {
+    panic::set_hook(Box::new(move |panic| {
+        let message = format!("a bug: the machine's process panicked ({panic})");
+        if let Ok(event) = serde_json::to_vec(&Event::Ended(End::Failed { message })) {
+            let _ = write(&socket, &event);
+        }
+        // Whichever way: a thread that may not send itself a signal is ended for trying.
+        abort();
+    }));
 }
 
 /// Until there is an end to be told; `None` if the engine went away.

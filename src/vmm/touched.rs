@@ -45,7 +45,7 @@ pub(crate) enum TouchedError {
 
 /// Pages of the guest's, one after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Run {
+pub(crate) struct Run {
     first: u64,
     count: u64,
     written: bool,
@@ -90,18 +90,17 @@ fn add(runs: &mut Vec<Run>, page: u64, written: bool) {
     }
 }
 
-/// What a list says, unjudged.
-pub(crate) fn read(list: &File) -> Vec<u8> {
+/// What a list says, unjudged; nothing if it is none.
+pub(crate) fn read(list: &File) -> Vec<Run> {
     let mut bytes = Vec::new();
     let read = list.take(MOST_BYTES).read_to_end(&mut bytes);
-    read.map(|_| bytes).unwrap_or_default()
+    read.ok().and_then(|_| postcard::from_bytes(&bytes).ok()).unwrap_or_default()
 }
 
 /// Maps what a list names. What cannot be had now is had when it is touched.
-pub(crate) fn map(memory: &GuestMemory, list: &[u8]) {
-    let runs: Vec<Run> = postcard::from_bytes(list).unwrap_or_default();
+pub(crate) fn map(memory: &GuestMemory, runs: &[Run]) {
     let mut left = MOST;
-    for Run { first, count, written } in runs {
+    for &Run { first, count, written } in runs {
         let count = count.min(left);
         left -= count;
         let start = GuestAddress(first.saturating_mul(PAGE));

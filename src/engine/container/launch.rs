@@ -136,6 +136,9 @@ pub(crate) fn launch(context: Context<'_>, launch: Launch<'_>) -> Result<Finishe
         learns.into_iter().for_each(|learns| session.learn(learns));
         saving.into_iter().for_each(|saving| session.can_be_saved(saving));
         let machine = running.insert(machine);
+        if session.learns() {
+            machine.look_at_pages();
+        }
         settle(layers, templates)?;
         attend(machine, session, &mut owned, records, &mut trouble)
     });

@@ -47,12 +47,6 @@ pub(crate) const CALLS: &[Rule] = &[
     ioctl(0x8004_ae98, "KVM_GET_MP_STATE"),
     // Memory of its own.
     allow(libc::SYS_brk, "the heap"),
-    allow_when(libc::SYS_mmap, When::Lacks(2, EXECUTABLE), "the heap, for what is large"),
-    allow(libc::SYS_munmap, "the heap"),
-    allow(libc::SYS_mremap, "the heap: what is large grows"),
     allow(libc::SYS_madvise, "the heap gives back"),
     allow(libc::SYS_exit_group, "its end, and the machine's"),
 ];
-
-/// PROT_EXEC.
-const EXECUTABLE: u32 = 4;

@@ -6,13 +6,8 @@ use isopod_sys::seccomp::{Rule, When, allow, allow_when};
 pub(super) const CALLS: &[Rule] = &[
     allow(libc::SYS_preadv, "contents, into the guest's buffers"),
     allow(libc::SYS_fstat, "how long a file is that pages are mapped of"),
-    allow_when(
-        libc::SYS_mmap,
-        When::Lacks(2, EXECUTABLE),
-        "pages of a file over the guest's; the heap, for what is large",
-    ),
+    allow_when(libc::SYS_mmap, When::Lacks(2, EXECUTABLE), "pages of a file, over the guest's"),
     allow(libc::SYS_madvise, "MADV_POPULATE_READ: those pages, all at once"),
-    allow(libc::SYS_munmap, "the heap, for what is large"),
 ];
 
 /// PROT_EXEC.
