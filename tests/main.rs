@@ -15,6 +15,8 @@ mod distribution_image;
 mod exit_codes;
 mod failures;
 mod guest_ends;
+mod hostile_agent;
+mod hostile_guest;
 mod hostile_images;
 mod identity;
 mod image_commands;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the tests stand on: a host of their own, runs with a deadline, and the proof that nothing is left.
 
+pub(crate) mod attacker;
 pub(crate) mod chaos;
 pub(crate) mod debian;
 pub(crate) mod disk;
@@ -21,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, Stdio};
 use std::str;
 use std::sync::{OnceLock, mpsc};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -253,13 +254,20 @@ pub(crate) fn finish(mut child: Child, input: Vec<u8>) -> Run {
 pub(crate) fn watched(plain: &Command) -> (Run, u64) {
     let limit = format!("--data={}", MEMORY_KIB << 10);
     let child = beneath("prlimit", &[&limit], plain).spawn().expect("util-linux is there");
-    let status = format!("/proc/{}/status", child.id());
+    let peak = peak_of(child.id());
+    let run = finish(child, Vec::new());
+    (run, peak.join().expect("the watcher ends"))
+}
+
+/// Watches a process until it ends; gives the most memory that was seen resident, in KiB.
+pub(crate) fn peak_of(pid: u32) -> JoinHandle<u64> {
+    let status = format!("/proc/{pid}/status");
     let mark = move || -> Option<u64> {
         let text = fs::read_to_string(&status).ok()?;
         text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix(" kB")?.parse().ok()
     };
     let first = mark().unwrap_or(0);
-    let peak = thread::spawn(move || {
+    thread::spawn(move || {
         let mut peak = first;
         // A process that has ended has no memory.
         while let Some(seen) = mark() {
@@ -267,9 +275,7 @@ pub(crate) fn watched(plain: &Command) -> (Run, u64) {
             thread::sleep(Duration::from_millis(1));
         }
         peak
-    });
-    let run = finish(child, Vec::new());
-    (run, peak.join().expect("the watcher ends"))
+    })
 }
 
 /// The same command, run by another program.

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A guest kernel that means no good, started like any other; what it is to do the host has written into its image.
+//!
+//! ```text
+//!   entry ──► main ──┬─► sequences ──► registers, rings, contents, resets: at random, from a seed and a number
+//!   (CPL 0)  (CPL 3) ├─► shapes ─────► chains and rings made by hand, each once a queue
+//!                    ├─► names ──────► every request with a name, with names that are none
+//!                    ├─► sweep ──────► all ports, and addresses that belong to nothing
+//!                    └─► agent ──────► says to the engine what no agent would
+//! ```
+//!
+//! It tells over the serial console what it does. A line `odd` is a finding of its own; `done` is the last. Each sequence is made
+//! from the seed and its own number, so that a run from any number on does what the first one did there.
+#![no_std]
+#![no_main]
+
+mod agent;
+mod contents;
+mod driver;
+mod entry;
+mod frames;
+mod fuse;
+mod memory;
+mod names;
+mod orders;
+mod packets;
+mod port;
+mod random;
+mod registers;
+mod rings;
+mod sequences;
+mod shapes;
+mod stream;
+mod sweep;
+
+use core::panic::PanicInfo;
+use entry::halt;
+use orders::{Deed, Orders};
+use port::tell;
+
+#[unsafe(no_mangle)]
+extern "C" fn main() -> ! {
+    let orders = Orders::read();
+    match orders.deed() {
+        Some(Deed::Sequences) => sequences::run(&orders),
+        Some(Deed::Shapes) => shapes::run(orders.device),
+        Some(Deed::Names) => names::run(orders.device),
+        Some(Deed::Sweep) => sweep::run(),
+        Some(Deed::Agent) => agent::run(&orders),
+        Some(Deed::Measure) => sweep::measure(),
+        None => tell!("odd: no such deed"),
+    }
+    tell!("halt");
+    halt()
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    match info.location() {
+        Some(place) => {
+            tell!("odd: the attacker panicked in line ", u64::from(place.line()), " of ", place.file())
+        }
+        _ => tell!("odd: the attacker panicked"),
+    }
+    halt()
+}

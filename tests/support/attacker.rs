@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The guest of `tests/attacker`: built once, told what to do, started, listened to, and judged by what it does to its host.
+
+use super::layout::tool;
+use super::{DEADLINE, Host, Run, files, finish, tell};
+use rustix::param::clock_ticks_per_second;
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::HashMap;
+use std::env;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The guest's memory in MiB, which its kernel takes for granted.
+const MEMORY_MIB: u64 = 64;
+/// What a machine may have resident besides, at most.
+const BESIDES_MIB: u64 = 64;
+/// And how much more of it, the guest's memory left out, at the end than after a twentieth of the attack.
+const GROWTH_KIB: u64 = 1 << 10;
+/// Where the kernel's image begins in the guest's memory.
+const IMAGE_AT: u64 = 16 << 20;
+/// Of one processor, once there is nothing to do.
+const IDLE_PERCENT: f64 = 5.0;
+const STOPS_WITHIN: Duration = Duration::from_secs(1);
+
+/// The numbers are those of `tests/attacker/src/orders.rs`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Deed {
+    Sequences,
+    Shapes,
+    Names,
+    Sweep,
+    Agent,
+}
+
+/// In the order of their windows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Device {
+    Boot,
+    Image,
+    Vsock,
+    Rng,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Orders {
+    pub(crate) deed: Deed,
+    /// A device's number, or the part that an agent plays.
+    pub(crate) device: u64,
+    pub(crate) seed: u64,
+    pub(crate) first: u64,
+    pub(crate) count: u64,
+}
+
+impl Orders {
+    pub(crate) fn new(deed: Deed, device: Device) -> Self {
+        Self { deed, device: device as u64, seed: seed(), first: 0, count: 0 }
+    }
+}
+
+/// The same each time, unless another one is asked for.
+fn seed() -> u64 {
+    env::var("ISOPOD_TEST_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(1)
+}
+
+/// What the kernel's image has where its orders go.
+const MARK: &[u8] = b"attacker, do so:";
+
+/// A kernel that follows these orders, in the host's folder.
+pub(crate) fn kernel(host: &Host, orders: &Orders) -> PathBuf {
+    let mut image = fs::read(built()).expect("it was built");
+    let mut at =
+        image.windows(MARK.len()).position(|bytes| bytes == MARK).expect("it has a mark") + MARK.len();
+    let Orders { deed, device, seed, first, count } = *orders;
+    for word in [deed as u64, device, seed, first, count] {
+        image[at..at + 8].copy_from_slice(&word.to_le_bytes());
+        at += 8;
+    }
+    host.file("attacker", &image)
+}
+
+fn built() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("attacker");
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/attacker/Cargo.toml");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--release", "--manifest-path"]).arg(manifest);
+        // Flags that were meant for the host's programs would be wrong for a kernel.
+        tool(
+            cargo
+                .env("CARGO_TARGET_DIR", &target)
+                .env_remove("RUSTFLAGS")
+                .env_remove("CARGO_ENCODED_RUSTFLAGS"),
+        );
+        target.join("release/attacker")
+    })
+}
+
+/// `isopod run` of a kernel with these orders, and the file its console goes to.
+pub(crate) fn command(host: &Host, orders: &Orders, flags: &[&str]) -> (Command, PathBuf) {
+    let kernel = kernel(host, orders);
+    let console = host.scratch("console");
+    let (shown, memory) = (format!("--console={}", console.display()), format!("{MEMORY_MIB}m"));
+    let kernel = kernel.to_str().expect("a plain path");
+    let machine = ["run", "--rm", "--no-template", "-m", &memory, "--kernel", kernel, &shown];
+    let mut command = host.command(&[&machine, flags, &["demo"]].concat());
+    command.env("ISOPOD_START_TIMEOUT", "7200");
+    (command, console)
+}
+
+/// An attack that is under way.
+#[derive(Debug)]
+pub(crate) struct Attack<'h> {
+    host: &'h Host,
+    orders: Orders,
+    child: Option<Child>,
+    machine: u32,
+    console: PathBuf,
+    began: Instant,
+}
+
+/// What it did to the host.
+#[derive(Debug)]
+pub(crate) struct Traces {
+    pub(crate) console: String,
+    pub(crate) run: Run,
+}
+
+impl<'h> Attack<'h> {
+    pub(crate) fn start(host: &'h Host, orders: Orders) -> Self {
+        let (command, console) = command(host, &orders, &[]);
+        Self::spawn(host, orders, (command, console))
+    }
+
+    /// With more input than anybody has room for.
+    pub(crate) fn start_with_input(host: &'h Host, orders: Orders) -> Self {
+        let (mut command, console) = command(host, &orders, &["-i"]);
+        command.stdin(Stdio::piped());
+        let mut attack = Self::spawn(host, orders, (command, console));
+        let stdin = attack.child.as_mut().and_then(|child| child.stdin.take());
+        let mut stdin = stdin.expect("it is piped");
+        thread::spawn(move || drop(stdin.write_all(&vec![b'i'; 4 << 20])));
+        attack
+    }
+
+    fn spawn(host: &'h Host, orders: Orders, (mut command, console): (Command, PathBuf)) -> Self {
+        let began = Instant::now();
+        let child = command.spawn().expect("the binary starts");
+        let machine = host.machine_pid();
+        Self { host, orders, child: Some(child), machine, console, began }
+    }
+
+    /// What the guest has said so far.
+    fn said(&self) -> String {
+        fs::read(&self.console).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    /// Waits until the guest has said a line that begins so.
+    #[track_caller]
+    pub(crate) fn wait_for(&mut self, line: &str, within: Duration) {
+        let deadline = Instant::now() + within;
+        while !self.said().lines().any(|said| said.starts_with(line)) {
+            if self.child.as_mut().is_some_and(|child| child.try_wait().expect("our child").is_some()) {
+                let run = self.child.take().map(|child| finish(child, Vec::new()));
+                panic!("the machine is gone: {run:?}; {}", self.last_words());
+            }
+            assert!(
+                Instant::now() < deadline,
+                "`{line}` was not said within {within:?}; {}",
+                self.last_words()
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Tells it to end, as often as even one is told whose process heeds no signal; gives how long that took.
+    fn stop(&mut self) -> (Run, Duration) {
+        let child = self.child.take().expect("it is stopped once");
+        let asked = Instant::now();
+        for _ in 0..if matches!(self.orders.deed, Deed::Agent) { 3 } else { 1 } {
+            kill_process(Pid::from_child(&child), Signal::TERM).expect("our child");
+            // Two of the same that wait to be taken are one.
+            thread::sleep(Duration::from_millis(50));
+        }
+        (finish(child, Vec::new()), asked.elapsed())
+    }
+
+    /// To find the place again.
+    fn last_words(&self) -> String {
+        let said = self.said();
+        let lines: Vec<&str> = said.lines().collect();
+        format!("{:?}; the guest said last: {:#?}", self.orders, &lines[lines.len().saturating_sub(8)..])
+    }
+
+    /// Waits for the attack's end, and judges the machine: it lives, is quiet, has grown no more than it may, finds nothing
+    /// odd, and ends when it is told to.
+    #[track_caller]
+    pub(crate) fn judge(mut self) -> Traces {
+        let limit = DEADLINE + Duration::from_millis(self.orders.count * 10);
+        let early = self.orders.first + (self.orders.count / 20).next_multiple_of(1000);
+        if self.orders.count > 20_000 {
+            self.wait_for(&format!("at {early}"), limit);
+        }
+        let before = self.own_kib();
+        self.wait_for("halt", limit);
+        let took = self.began.elapsed();
+        let (after, peak) = (self.own_kib(), self.kib("VmHWM:"));
+        let busiest = self.busiest();
+        let last = self.last_words();
+        let console = self.said();
+        let (run, stopped) = self.stop();
+        let done = console.lines().find(|line| line.starts_with("done")).unwrap_or("nothing was done");
+        tell(&format!(
+            "{:?} {}: {done}; {:.1} s, peak {peak} KiB, grown {} KiB, busiest thread {busiest:?}, stopped in {stopped:?}",
+            self.orders.deed,
+            self.orders.device,
+            took.as_secs_f32(),
+            after.saturating_sub(before),
+        ));
+        assert!(console.contains("\ndone") || console.starts_with("done"), "{last}");
+        let odd: Vec<_> = console.lines().filter(|line| line.starts_with("odd")).take(10).collect();
+        assert!(odd.is_empty(), "{:?}: {odd:#?}", self.orders);
+        assert!(peak <= (MEMORY_MIB + BESIDES_MIB) << 10, "{peak} KiB were resident; {last}");
+        assert!(after <= before + GROWTH_KIB, "from {before} to {after} KiB; {last}");
+        assert!(busiest.1 < IDLE_PERCENT, "a thread is busy with nothing: {busiest:?}; {last}");
+        assert!(stopped < STOPS_WITHIN, "it took {stopped:?} to stop; {last}");
+        assert!(!run.stderr.contains("panic"), "{}", run.stderr);
+        self.host.assert_clean();
+        Traces { console, run }
+    }
+
+    /// A figure of the machine's, in KiB.
+    #[track_caller]
+    fn kib(&self, what: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.machine)).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix(what));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
+        kib.unwrap_or_else(|| panic!("the machine is gone: {}", self.last_words()))
+    }
+
+    /// What is resident of its own memory, that is, not of the guest's.
+    fn own_kib(&self) -> u64 {
+        let maps = fs::read_to_string(format!("/proc/{}/smaps", self.machine)).unwrap_or_default();
+        let (mut own, mut start, mut all) = (None, 0, Vec::new());
+        for line in maps.lines() {
+            if let Some(kib) = line.strip_prefix("Rss:") {
+                all.push((start, kib.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0)));
+            } else if let Some(from) =
+                line.split_once('-').and_then(|(from, _)| u64::from_str_radix(from, 16).ok())
+            {
+                start = from;
+                // The first page of the image is mapped, not copied.
+                own = own.or_else(|| line.ends_with("/attacker").then(|| from - IMAGE_AT));
+            }
+        }
+        let guest = own.map_or(0..0, |from| from..from + (MEMORY_MIB << 20));
+        all.iter().filter(|(start, _)| !guest.contains(start)).map(|(_, kib)| kib).sum()
+    }
+
+    /// The thread of the machine's that used most of a processor within a second, and how many hundredths.
+    fn busiest(&self) -> (String, f64) {
+        let before = self.ticks();
+        thread::sleep(Duration::from_secs(1));
+        let used = self.ticks().into_iter().map(|(thread, (name, ticks))| {
+            let ticks = ticks - before.get(&thread).map_or(0, |(_, ticks)| *ticks);
+            (name, f64::from(u32::try_from(ticks).unwrap_or(u32::MAX)) * 100.0 / per_second())
+        });
+        used.max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or_default()
+    }
+
+    /// What each thread has used, in ticks: `utime` and `stime` (proc_pid_stat(5)).
+    fn ticks(&self) -> HashMap<PathBuf, (String, u64)> {
+        let tasks = files(Path::new(&format!("/proc/{}/task", self.machine)));
+        let stat = |task: PathBuf| {
+            let text = fs::read_to_string(task.join("stat")).ok()?;
+            let (name, rest) = text.split_once(") ")?;
+            let ticks: Vec<u64> = rest.split(' ').skip(11).take(2).filter_map(|n| n.parse().ok()).collect();
+            Some((task, (name.to_owned(), ticks.iter().sum())))
+        };
+        tasks.into_iter().filter_map(stat).collect()
+    }
+}
+
+/// A test that fails leaves nothing that runs.
+impl Drop for Attack<'_> {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn per_second() -> f64 {
+    f64::from(u32::try_from(clock_ticks_per_second()).unwrap_or(100))
+}
