@@ -29,6 +29,9 @@ pub const MAX_REQUEST: usize = 4096;
 
 /// Pages of one READ: 1 MiB, or what the request queue has descriptors for.
 const MAX_PAGES: u16 = 256;
+/// What a request for contents or names gets at most. A chain can have 4 GiB of room, over and over the same pages of
+/// the guest's: filling it would take seconds, in which its device can be neither reset nor paused.
+const MOST: usize = MAX_PAGES as usize * abi::BLOCK as usize;
 /// What the kernel reads around a page fault, at most. Every page of it costs the kernel some 700 instructions, used or
 /// not, and every request some 10 000.
 const READAHEAD: u32 = 64 * 1024;
@@ -195,14 +198,14 @@ impl Server {
     }
 
     fn read(&self, node: u64, offset: u64, size: u32, mut body: Body<'_>) -> Result<usize, Errno> {
-        let len = wide(size).min(body.room());
+        let len = wide(size).min(body.room()).min(MOST);
         let read = self.files.read(node, offset, len, &mut body)?;
         self.counters.read(read);
         Ok(read)
     }
 
     fn read_dir(&self, node: u64, offset: u64, how: Listing, mut body: Body<'_>) -> Result<usize, Errno> {
-        let room = wide(how.size).min(body.room());
+        let room = wide(how.size).min(body.room()).min(MOST);
         let (mut len, mut position) = (0, offset);
         while let Some(entry) = self.files.entry(node, position)? {
             let record = self.dirent(&entry, position, how.plus)?;

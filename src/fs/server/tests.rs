@@ -472,6 +472,15 @@ fn a_read_is_cut_to_the_room_there_is() {
     assert_eq!(send_raw(&mut server, &request, 16 + 33), Answer::Body(vec![b'a'; 33]));
 }
 
+/// One that asks for more than was agreed on has room for it over and over in the same pages of its memory.
+#[test]
+fn a_read_of_gigabytes_gets_no_more_than_was_agreed_on() {
+    let mut server = ready();
+    let big = node(&mut server, 1, "big");
+    let request = message(opcode::READ, big, &read_body(0, u32::MAX));
+    assert_eq!(send_raw(&mut server, &request, 8 << 20).body().len(), 1 << 20);
+}
+
 #[test]
 fn only_files_are_read() {
     let mut server = ready();
