@@ -71,9 +71,9 @@ pub(crate) struct Talk {
 /// What the agent did that it must not.
 #[derive(Debug, PartialEq, Error)]
 pub(crate) enum Misbehaviour {
-    #[error("it sent {0}")]
+    #[error("it sent a frame that is none")]
     Frame(#[from] FrameError),
-    #[error("it sent a message that is none ({0})")]
+    #[error("it sent a message that is none")]
     NoMessage(#[from] DecodeError),
     #[error("it speaks version {0} of the protocol, not {VERSION}")]
     Version(u32),
@@ -83,7 +83,7 @@ pub(crate) enum Misbehaviour {
     Stream { what: &'static str, stream: u16 },
     #[error("it sent {what} for stream {stream} after that stream's end")]
     AfterEnd { what: &'static str, stream: u16 },
-    #[error("{0}")]
+    #[error(transparent)]
     Window(#[from] WindowError),
     #[error("it sent an answer to no question")]
     Answer,

@@ -3,6 +3,7 @@ use super::*;
 use isopod_protocol::message::{Ack, Exited, Frozen, Hello, Thawed};
 use isopod_protocol::window::INITIAL;
 use proptest::prelude::*;
+use std::error::Error as _;
 
 fn bytes(says: AgentSays) -> Vec<u8> {
     FromAgent::from(says).encode_to_vec()
@@ -138,6 +139,16 @@ fn more_than_the_window_is_refused() {
         talk.hear(Frame::Data(StreamId::STDOUT, b"x")).unwrap_err(),
         Misbehaviour::Window(WindowError)
     );
+}
+
+/// Who prints the chain says each of these once.
+#[test]
+fn no_error_says_what_its_cause_says() {
+    let decode = FromAgent::decode([0xff].as_slice()).unwrap_err();
+    for error in [FrameError::UnknownKind(9).into(), decode.into(), Misbehaviour::from(WindowError)] {
+        let cause = error.source().map(ToString::to_string);
+        assert!(cause.is_none_or(|cause| !error.to_string().contains(&cause)), "{error}");
+    }
 }
 
 #[test]
