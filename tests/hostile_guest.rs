@@ -4,7 +4,7 @@
 //!
 //! A sequence is made from a seed and its number, so that what is found is found again: the failure names both.
 
-use crate::support::attacker::{Attack, Deed, Device, Orders};
+use crate::support::attacker::{Attack, Deed, Device, Orders, STOPS_WITHIN};
 use crate::support::{Host, tell, times};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
@@ -66,6 +66,20 @@ fn all_ports_and_addresses_but_the_known_ones_read_as_ones() {
     let host = Host::new();
     let traces = Attack::start(&host, Orders::new(Deed::Sweep, Device::Boot)).judge();
     assert!(traces.console.contains("done ports 65536 odd 0"), "{}", traces.console);
+}
+
+#[test]
+fn an_attack_under_way_is_stopped_within_a_second() {
+    for device in [Device::Image, Device::Vsock, Device::Rng] {
+        let host = Host::new();
+        let orders = Orders { count: 10_000_000, ..Orders::new(Deed::Sequences, device) };
+        let mut attack = Attack::start(&host, orders);
+        attack.wait_for("at 1000", Duration::from_secs(60));
+        let (run, took) = attack.stop();
+        run.expect(143);
+        assert!(took < STOPS_WITHIN, "{device:?}: {took:?}");
+        host.assert_clean();
+    }
 }
 
 /// The part of an agent that is up and then attacks the device its connection goes through.

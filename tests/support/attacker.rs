@@ -25,7 +25,7 @@ const GROWTH_KIB: u64 = 1 << 10;
 const IMAGE_AT: u64 = 16 << 20;
 /// Of one processor, once there is nothing to do.
 const IDLE_PERCENT: f64 = 5.0;
-const STOPS_WITHIN: Duration = Duration::from_secs(1);
+pub(crate) const STOPS_WITHIN: Duration = Duration::from_secs(1);
 
 /// The numbers are those of `tests/attacker/src/orders.rs`.
 #[derive(Debug, Clone, Copy)]
@@ -179,7 +179,7 @@ impl<'h> Attack<'h> {
     }
 
     /// Tells it to end, as often as even one is told whose process heeds no signal; gives how long that took.
-    fn stop(&mut self) -> (Run, Duration) {
+    pub(crate) fn stop(&mut self) -> (Run, Duration) {
         let child = self.child.take().expect("it is stopped once");
         let asked = Instant::now();
         for _ in 0..if matches!(self.orders.deed, Deed::Agent) { 3 } else { 1 } {

@@ -88,9 +88,10 @@ pub(crate) fn any(random: &mut Random, slot: u64) -> (u64, u32) {
     (at, len)
 }
 
-/// On the agent's open connection, what leaves it open: credit of every kind, and data of no bytes.
+/// On the agent's open connection, what leaves it open: credit of every kind, and data of no bytes. In places of their own:
+/// one that is read while the next is written must not be half another's.
 pub(crate) fn on_connection(random: &mut Random, slot: u64, port: u32) -> (u64, u32) {
-    let at = BUFFERS + slot * 0x2000;
+    let at = BUFFERS + (16 + slot) * 0x2000;
     let any = random.word();
     let packet = Packet {
         op: random.pick(&[CREDIT_UPDATE, CREDIT_UPDATE, CREDIT_REQUEST, DATA, SHUTDOWN]),
