@@ -25,6 +25,8 @@ const GROWTH_KIB: u64 = 1 << 10;
 const IMAGE_AT: u64 = 16 << 20;
 /// Of one processor, once there is nothing to do.
 const IDLE_PERCENT: f64 = 5.0;
+/// A guest that attacks tells how far it is every few seconds.
+const SILENCE: Duration = Duration::from_secs(60);
 pub(crate) const STOPS_WITHIN: Duration = Duration::from_secs(1);
 
 /// The numbers are those of `tests/attacker/src/orders.rs`.
@@ -160,11 +162,20 @@ impl<'h> Attack<'h> {
         fs::read(&self.console).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
-    /// Waits until the guest has said a line that begins so.
+    /// Waits until the guest has said a line that begins so; not for one that says nothing any more.
     #[track_caller]
     pub(crate) fn wait_for(&mut self, line: &str, within: Duration) {
         let deadline = Instant::now() + within;
-        while !self.said().lines().any(|said| said.starts_with(line)) {
+        let (mut len, mut heard) = (0, Instant::now());
+        loop {
+            let said = self.said();
+            if said.lines().any(|said| said.starts_with(line)) {
+                return;
+            }
+            if said.len() > len {
+                (len, heard) = (said.len(), Instant::now());
+            }
+            assert!(heard.elapsed() < SILENCE, "nothing was said for {SILENCE:?}; {}", self.last_words());
             if self.child.as_mut().is_some_and(|child| child.try_wait().expect("our child").is_some()) {
                 let run = self.child.take().map(|child| finish(child, Vec::new()));
                 panic!("the machine is gone: {run:?}; {}", self.last_words());

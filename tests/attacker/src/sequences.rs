@@ -6,6 +6,7 @@ use crate::driver::{Device, QUEUE_NOTIFY, STATUS, Stage};
 use crate::orders::Orders;
 use crate::port::tell;
 use crate::random::Random;
+use crate::shapes::leave_broken;
 use crate::{registers, rings};
 
 /// Sequences between two words of how far it is.
@@ -16,8 +17,7 @@ const HONEST: u64 = 250;
 pub(crate) fn run(orders: &Orders) {
     let mut device = Device::new(orders.device);
     let (honest, odd) = attack(&mut device, orders, None);
-    device.write(STATUS, 0);
-    device.flush();
+    let odd = odd + leave_broken(&mut device);
     tell!("done sequences ", orders.count, " honest ", honest, " odd ", odd);
 }
 

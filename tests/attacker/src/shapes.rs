@@ -115,9 +115,19 @@ pub(crate) fn run(number: u64) {
             odd += judge(&mut device, queue, (name, expected));
         }
     }
-    device.write(STATUS, 0);
-    device.flush();
+    odd += leave_broken(&mut device);
     tell!("done shapes ", tried, " odd ", odd);
+}
+
+/// Leaves the device with a loop that it refused, and without the reset that it asks for: it must be quiet like that.
+pub(crate) fn leave_broken(device: &mut Device) -> u32 {
+    let queue = u64::from(device.queues() > 1);
+    device.start();
+    describe(device, queue, &[(BUFFERS, 8, NEXT, 0)]);
+    device.offer(queue, 0);
+    let odd = judge(device, queue, ("a loop", Refused));
+    device.kick(queue);
+    odd
 }
 
 fn describe(device: &mut Device, queue: u64, chain: &[Descriptor]) {
