@@ -71,7 +71,9 @@ fn ends(orders: Orders, (code, words): (i32, &str), usual: u64) -> Duration {
     let took = began.elapsed();
     assert_eq!(run.code, Some(code), "{orders:?}: {}", run.stderr);
     assert!(run.stderr.contains(words), "{orders:?}: {}", run.stderr);
-    assert!(!run.stderr.contains("panic"), "{orders:?}: {}", run.stderr);
+    for bad in ["panic", "SIGSYS"] {
+        assert!(!run.stderr.contains(bad), "{orders:?}: {}", run.stderr);
+    }
     assert!(took < SOON, "{orders:?}: {took:?}");
     assert!(peak <= usual + MORE, "{orders:?}: {peak} KiB, and {usual} in a usual run");
     host.assert_clean();

@@ -21,6 +21,8 @@ pub(crate) enum Deed {
     Reset,
     /// An instruction no emulating KVM knows.
     Unknown,
+    /// XRSTOR of what is nowhere: a page fault that nobody takes.
+    FarRestore,
 }
 
 impl Deed {
@@ -38,6 +40,8 @@ impl Deed {
             Self::Panic => &[0x66, 0xba, 0x05, 0x05, 0xb0, 0x01, 0xee, 0xeb, 0xfe],
             // mov al, 0xfe; out 0x64, al; jmp $
             Self::Reset => &[0xb0, 0xfe, 0xe6, 0x64, 0xeb, 0xfe],
+            // mov rax, 1 << 46; xrstor [rax]; jmp $
+            Self::FarRestore => &[0x48, 0xb8, 0, 0, 0, 0, 0, 0x40, 0, 0, 0x0f, 0xae, 0x28, 0xeb, 0xfe],
             // vzeroupper
             Self::Unknown => &[0xc5, 0xf8, 0x77, 0xeb, 0xfe],
         }

@@ -55,6 +55,7 @@ impl Run {
     /// Ends the test unless the run ended with `code`.
     #[track_caller]
     pub(crate) fn expect(self, code: i32) -> Self {
+        assert!(!self.stderr.contains("SIGSYS"), "a thread's list lacks a call: {}", self.stderr);
         assert_eq!(
             self.code,
             Some(code),

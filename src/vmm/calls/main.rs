@@ -48,5 +48,7 @@ pub(crate) const CALLS: &[Rule] = &[
     // Memory of its own.
     allow(libc::SYS_brk, "the heap"),
     allow(libc::SYS_madvise, "the heap gives back"),
+    allow(libc::SYS_sigaltstack, "its end"),
+    allow(libc::SYS_munmap, "its end"),
     allow(libc::SYS_exit_group, "its end, and the machine's"),
 ];

@@ -7,9 +7,9 @@ use isopod_sys::seccomp::{Rule, When, allow, allow_when, ioctl};
 pub(crate) const CALLS: &[Rule] = &[
     ioctl(0xae80, "KVM_RUN: enters the guest"),
     ioctl(GET_REGS, "KVM_GET_REGS: where it stopped"),
-    ioctl(TRANSLATE, "KVM_TRANSLATE: where in memory an operand is"),
+    ioctl(TRANSLATE, "KVM_TRANSLATE: where an operand is, for what is done in KVM's place"),
     ioctl(0x4090_ae82, "KVM_SET_REGS: after what was done in KVM's place"),
-    ioctl(GET_SREGS, "KVM_GET_SREGS: in which mode it stopped"),
+    ioctl(GET_SREGS, "KVM_GET_SREGS: in which mode it stopped, for what is done in KVM's place"),
     ioctl(0x4138_ae84, "KVM_SET_SREGS: the address of a fault in KVM's place"),
     ioctl(GET_XSAVE, "KVM_GET_XSAVE: XSAVE in KVM's place"),
     ioctl(0x5000_aea5, "KVM_SET_XSAVE: XRSTOR in KVM's place"),
