@@ -245,7 +245,7 @@ fn life(host: &Host) -> Vec<(String, String)> {
     }
     // A process that is to end by itself.
     calls.extend(followed(host, &host.command(&["doctor"]), |run| drop(run.wait())));
-    let names: Vec<_> = (0..20_000).map(|n| file(&format!("a-name-that-takes-some-room-{n}"), "")).collect();
+    let names: Vec<_> = (0..20_000).map(|n| file(format!("a-name-that-takes-some-room-{n}"), "")).collect();
     let tar = Tar::of(names);
     let layer = Layer { diff_id: digest(&tar), compression: "", blob: tar };
     let layout = Layout::new("large", vec![layer]).write(&host.scratch("layout"));

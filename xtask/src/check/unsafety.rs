@@ -8,7 +8,7 @@ use crate::say;
 use std::collections::BTreeMap;
 use std::iter;
 
-/// Most blocks in the whole tree, tests included.
+/// Most blocks in what is shipped and its unit tests. A test's own kernel, below `tests`, runs in a guest alone.
 const MOST_BLOCKS: usize = 80;
 /// How far above the word the comment may begin, with the statement in between.
 const NEAR: usize = 8;
@@ -46,13 +46,16 @@ pub(super) fn check(sources: &[Source]) -> Vec<String> {
             }
         }
     }
-    let all = rooms.values().fold(Count::default(), |sum, room| Count {
+    let shipped = rooms.iter().filter(|(room, _)| *room != "tests").map(|(_, count)| count);
+    let all = shipped.fold(Count::default(), |sum, room| Count {
         blocks: sum.blocks + room.blocks,
         impls: sum.impls + room.impls,
         functions: sum.functions + room.functions,
     });
     say::line(format_args!("  {:<14} {:>6} {:>6} {:>6}", "unsafe in", "blocks", "impls", "fns"));
-    for (room, Count { blocks, impls, functions }) in rooms.iter().chain([(&"all".to_owned(), &all)]) {
+    for (room, Count { blocks, impls, functions }) in
+        rooms.iter().chain([(&"all but tests".to_owned(), &all)])
+    {
         say::line(format_args!("  {room:<14} {blocks:>6} {impls:>6} {functions:>6}"));
     }
     if all.blocks > MOST_BLOCKS {
