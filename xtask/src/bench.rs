@@ -6,6 +6,7 @@ mod host;
 mod idle;
 mod images;
 mod isopod;
+mod jail;
 mod memory;
 mod peers;
 mod restore;
@@ -30,6 +31,8 @@ enum What {
     Boot(boot::Arguments),
     /// A start from a template beside a cold one, crun and runc, in turn
     Start(start::Arguments),
+    /// A start with all of the jail's layers beside one with none, in turn
+    Jail(jail::Arguments),
     /// Time to a restored machine's first KVM_RUN, by the size of its memory
     Restore(restore::Arguments),
     /// What containers cost that do nothing: memory, exits, processor time
@@ -42,6 +45,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.what {
         What::Boot(arguments) => boot::run(arguments),
         What::Start(arguments) => start::run(arguments),
+        What::Jail(arguments) => jail::run(arguments),
         What::Restore(arguments) => restore::run(arguments),
         What::Idle(arguments) => idle::run(arguments),
         What::Images(arguments) => images::run(arguments),

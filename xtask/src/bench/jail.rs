@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the jail costs at start: the same start with all of its layers and with none, in turn.
+
+use super::host;
+use super::isopod::{Isopod, Run, TRUE};
+use super::statistics::{Ratio, least, median};
+use super::table::{self, Figure, cell};
+use crate::say;
+use anyhow::{Result, ensure};
+
+/// What it may cost, in ms.
+const MOST: f64 = 1.0;
+const WITHOUT: &[&str] = &[
+    "--security-opt",
+    "isopod.jail=no-cgroup,no-user,no-mount,no-pid,no-net,no-ipc,no-uts,no-cgroupns,no-rlimits,no-capabilities,\
+     no-untraceable,no-no-new-privileges,no-landlock,no-seccomp",
+];
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// How many starts with it, and as many without
+    #[arg(long, default_value_t = 30)]
+    rounds: u32,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    ensure!(arguments.rounds > 0, "at least one round is needed");
+    let isopod = Isopod::build()?;
+    let progress = say::Progress::begin("bench: making the template");
+    isopod.run(&[TRUE])?;
+    isopod.run(&[TRUE])?;
+    progress.done("");
+    host::load_before()?;
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    let mut progress = say::Progress::begin("bench: starts in turn");
+    for n in 0..arguments.rounds {
+        progress.update(&format!("round {} of {}", n + 1, arguments.rounds));
+        // Every second round goes backwards, so that neither always comes after the other.
+        let first = n % 2 == 0;
+        for jailed in [first, !first] {
+            if jailed {
+                with.push(isopod.run(&[TRUE])?);
+            } else {
+                without.push(isopod.run(&[WITHOUT, TRUE])?);
+            }
+        }
+    }
+    progress.done("");
+    host::load("after")?;
+    tell(&with, &without);
+    Ok(())
+}
+
+fn tell(with: &[Run], without: &[Run]) {
+    let first_run =
+        |runs: &[Run]| -> Vec<f64> { runs.iter().filter_map(|run| run.report.at("first KVM_RUN")).collect() };
+    let host_side = |runs: &[Run]| -> Vec<f64> { runs.iter().filter_map(Run::host_side).collect() };
+    let row = |what: &str, of: &dyn Fn(&[Run]) -> Vec<f64>| {
+        let (with, without) = (of(with), of(without));
+        let cells = [median(&with), least(&with), median(&without), least(&without)].map(cell);
+        (what.to_owned(), cells.to_vec())
+    };
+    let rows = [row("to the first KVM_RUN", &first_run), row("the host's side of it all", &host_side)];
+    table::columns(&["A START FROM A TEMPLATE, ms", "JAIL P50", "MIN", "NONE P50", "MIN"], &rows);
+    let figure = |what: &str, of: &dyn Fn(&[Run]) -> Vec<f64>| {
+        let (with, without) = (of(with), of(without));
+        let Ratio { value, low, high } = Ratio::of(&with, &without);
+        let note = format!(
+            "{value:.2} x, 95 % in {low:.2} to {high:.2}; of minima {:.2} ms",
+            least(&with) - least(&without)
+        );
+        Figure::new(what, median(&with) - median(&without), "ms").aim(MOST).note(note)
+    };
+    table::figures(&[
+        figure("the jail until the first KVM_RUN", &first_run),
+        figure("the jail until the end", &host_side),
+    ]);
+}
