@@ -212,6 +212,7 @@ fn a_start_is_refused_when_a_layer_cannot_be_had_and_says_which() {
         ("unshare:when=6", "ENOSPC", "cgroupns"),
         ("pivot_root", "EINVAL", "mount"),
         ("setresuid", "EAGAIN", "user"),
+        ("capset", "EPERM", "capabilities"),
         ("landlock_restrict_self", "EOPNOTSUPP", "landlock"),
     ] {
         let (call, when) =

@@ -2,6 +2,7 @@
 //! What is given up by a process that talks to a jailed one, once it has started it: it reads files, writes where its work is,
 //! passes bytes on, and ends the other. It starts nothing any more, and reaches nobody else.
 
+use super::enter::JailError;
 use super::landlock;
 use super::layers::{Layer, Layers};
 use isopod_sys::seccomp::{Rule, allow, deny};
@@ -64,20 +65,15 @@ const DENIED: &[Rule] = &[
 
 /// Gives up what supervision does not take, for good. Below `folders` it goes on writing, everywhere it goes on reading. The
 /// process must have one thread. `layers` are those of the jail: what was left out there is left out here.
-pub fn supervise(layers: Layers, folders: &[&Path]) -> io::Result<()> {
-    if layers.has(Layer::Capabilities) {
-        keep_few()?;
-    }
-    if layers.has(Layer::NoNewPrivileges) {
-        set_no_new_privs(true)?;
-    }
-    if layers.has(Layer::Landlock) {
-        landlock::restrict_writing(folders)?;
-    }
-    if layers.has(Layer::Seccomp) {
-        deny(DENIED)?;
-    }
-    Ok(())
+pub fn supervise(layers: Layers, folders: &[&Path]) -> Result<(), JailError> {
+    let close = |layer, how: &dyn Fn() -> io::Result<()>| match layers.has(layer) {
+        true => how().map_err(|source| JailError { layer, source }),
+        false => Ok(()),
+    };
+    close(Layer::Capabilities, &keep_few)?;
+    close(Layer::NoNewPrivileges, &|| Ok(set_no_new_privs(true)?))?;
+    close(Layer::Landlock, &|| landlock::restrict_writing(folders))?;
+    close(Layer::Seccomp, &|| deny(DENIED))
 }
 
 fn keep_few() -> io::Result<()> {

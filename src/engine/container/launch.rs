@@ -22,7 +22,7 @@ use super::word::Word;
 use crate::error::{EngineError, Kind, Result};
 use crate::etc;
 use crate::images::{Defaults, Images};
-use crate::machine::{Watched, not_started};
+use crate::machine::{Watched, not_started, without};
 use crate::signals;
 use crate::stdio::still::{Portrait, Saving, Told, thaw};
 use crate::stdio::{Ending, Parts, Session};
@@ -257,8 +257,12 @@ fn settle(layers: Layers, templates: &Templates) -> Result<()> {
     let data = templates.data_root();
     // It may be a link to elsewhere.
     let made = data.join("templates");
-    supervise(layers, &[data, &made, templates.run_root(), Path::new("/sys/fs/cgroup")])
-        .map_err(EngineError::io("cannot give up what supervision does not take"))
+    supervise(layers, &[data, &made, templates.run_root(), Path::new("/sys/fs/cgroup")]).map_err(|e| {
+        let hint = without(e.layer);
+        EngineError::new(Kind::Unavailable, "cannot give up what supervision does not take")
+            .because(e)
+            .hint(hint)
+    })
 }
 
 /// Stays with the machine until it is known how the container ended, and the machine is about to be gone.
