@@ -3,6 +3,8 @@
 //! not, and that none is for show.
 
 use crate::support::evil::{Deed, kernel};
+use crate::support::layout::{Layer, Layout};
+use crate::support::nasty::{Tar, file};
 use crate::support::{Host, Run, beneath, files, finish, wait};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -94,6 +96,10 @@ fn a_running_machine_is_held_by_every_layer_on_every_thread() {
     let pid = host.machine_pid();
     let within = Instant::now() + SOON;
     while status(pid, "Seccomp") != "2" && Instant::now() < within {}
+    // Its process is there before there is a container.
+    while !host.isopod(&["inspect", "--format", "{{.State.Running}}", NAME]).text().contains("true") {
+        assert!(Instant::now() < within);
+    }
     let names: Vec<String> = threads(pid).into_iter().map(|(name, _)| name).collect();
     for name in ["isopod-vmm", "vcpu0", "vcpu1", "fs", "vsock", "rng"] {
         assert!(names.iter().any(|n| n == name), "{name} is not among {names:?}");
@@ -142,7 +148,7 @@ fn groups_left(host: &Host) -> Vec<PathBuf> {
     host.isopod(&["ps"]).expect(0);
     let folders = ["memory/isopod", "pids/isopod", "cpu/isopod", "isopod"];
     let groups = folders.iter().flat_map(|folder| files(&Path::new("/sys/fs/cgroup").join(folder)));
-    let maker = |group: &PathBuf| group.file_name()?.to_str()?.split_once('-')?.0.parse::<u32>().ok();
+    let maker = |group: &PathBuf| group.file_name()?.to_str()?.split('-').nth(1)?.parse::<u32>().ok();
     let gone =
         |group: &PathBuf| maker(group).is_some_and(|maker| !Path::new(&format!("/proc/{maker}")).exists());
     groups.filter(gone).collect()
@@ -246,6 +252,26 @@ fn without_control_groups_a_machine_starts_only_when_told_to_go_without() {
 }
 
 #[test]
+fn a_layer_can_be_left_out_of_every_command() {
+    let host = Host::new();
+    let layout = Layout::new("small", vec![Layer::gzip(&Tar::of(vec![file("a", "b")]))]);
+    let layout = layout.write(&host.scratch("layout"));
+    let without = |args: &[&str], layers: &str| {
+        let mut plain = host.command(args);
+        plain.env("ISOPOD_JAIL", layers);
+        let strace =
+            ["-f", "-o", "/dev/null", "-e", "trace=pivot_root", "-e", "inject=pivot_root:error=EPERM"];
+        finish(beneath("strace", &strace, &plain).spawn().unwrap(), Vec::new())
+    };
+    let load = ["load", "-q", "-i", layout.to_str().unwrap()];
+    let refused = without(&load, "").expect(1);
+    assert!(refused.stderr.contains("ISOPOD_JAIL=no-mount"), "{}", refused.stderr);
+    without(&load, "no-mount").expect(0);
+    assert!(without(&["doctor"], "").text().contains("mount: "));
+    assert!(without(&load, "no-such").expect(125).stderr.contains("no-mount"));
+}
+
+#[test]
 fn a_name_that_is_no_layers_is_refused_with_those_there_are() {
     let host = Host::new();
     let run = command(&host, &["--security-opt", "isopod.jail=no-such"]).spawn().unwrap();
@@ -293,9 +319,9 @@ fn without_root_all_layers_hold_but_the_control_group() {
     for layer in &told {
         let name = layer["name"].as_str().unwrap();
         let expected = match name {
-            "landlock" | "untraceable" => None,
             // What is opened by path shows where it was.
-            "cgroup" | "descriptors" => Some(false),
+            "landlock" | "untraceable" | "descriptors" => None,
+            "cgroup" => Some(false),
             _ => Some(true),
         };
         assert_eq!(layer["holds"].as_bool(), expected, "{layer}");

@@ -279,7 +279,7 @@ fn life(host: &Host) -> Vec<(String, String)> {
 /// What the threads of a machine call until `end` has seen to the run's end.
 fn followed(host: &Host, plain: &Command, end: impl FnOnce(&mut Child)) -> Vec<(String, String)> {
     let trace = host.scratch("trace");
-    let strace = ["-f", "-n", "-e", "raw=ioctl,fcntl,mmap", "-o", trace.to_str().unwrap()];
+    let strace = ["-f", "-n", "-e", "raw=ioctl,fcntl,mmap,madvise", "-o", trace.to_str().unwrap()];
     let mut run = beneath("strace", &strace, plain).spawn().unwrap();
     end(&mut run);
     traced(&read_to_string(&trace).unwrap())
@@ -303,7 +303,9 @@ fn nothing_on_a_list_is_for_show() {
     };
     // What is mended in KVM's place is mended where KVM emulates.
     let emulates = host.isopod(&["doctor"]).text().contains("emulating");
-    let unused = |rule: &&Rule| !used(rule) && (emulates || !rule.why.contains("in KVM's place"));
+    let elsewhere =
+        |rule: &Rule| rule.why.contains("vDSO") || !emulates && rule.why.contains("in KVM's place");
+    let unused = |rule: &&Rule| !used(rule) && !elsewhere(rule);
     let unused: Vec<String> = lists()
         .iter()
         .filter(unused)

@@ -5,10 +5,11 @@ use super::human;
 use isopod_engine::capabilities::Capabilities;
 use isopod_engine::seccomp;
 use isopod_engine::spec::{Memory, Seccomp, SecuritySpec, TmpfsMount, UNLIMITED, Ulimit, Vcpus};
-use isopod_engine::{EngineError, Kind, Layers, Result};
+use isopod_engine::{EngineError, Kind, Layers, Result, UnknownLayer};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
+use std::result::Result as StdResult;
 
 /// An error about what a flag was given.
 pub(super) fn bad(flag: &str, value: &str, why: impl Into<Box<dyn Error + Send + Sync>>) -> EngineError {
@@ -101,6 +102,11 @@ pub(super) fn security(options: &[String], capabilities: Capabilities) -> Result
         }
     }
     Ok(security)
+}
+
+/// Layers of the jail to be left out; an empty variable is none.
+pub(super) fn layers(text: &str) -> StdResult<Layers, UnknownLayer> {
+    if text.is_empty() { Ok(Layers::NONE) } else { text.parse() }
 }
 
 fn profile(path: &str, capabilities: Capabilities) -> Result<Seccomp> {

@@ -41,7 +41,7 @@ mod templates;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use error::Failure;
-use isopod_engine::{Engine, Options, Timings};
+use isopod_engine::{Engine, Layers, Options, Timings};
 use std::panic;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -68,6 +68,10 @@ struct Global {
     /// Where what need not outlive a boot is kept
     #[arg(long, global = true, env = "ISOPOD_RUN_ROOT", value_name = "DIR", hide = true)]
     run_root: Option<PathBuf>,
+    /// Layers of the jail to go without, where this host lacks them: no-LAYER,… (`isopod doctor` names them)
+    #[arg(long, global = true, env = "ISOPOD_JAIL", value_name = "no-LAYER,…", hide_short_help = true,
+          value_parser = args::layers)]
+    unjailed: Option<Layers>,
 }
 
 impl Global {
@@ -76,6 +80,7 @@ impl Global {
         Options {
             data_root: self.data_root.clone().unwrap_or(default.data_root),
             run_root: self.run_root.clone().unwrap_or(default.run_root),
+            unjailed: self.unjailed.unwrap_or_default(),
         }
     }
 

@@ -58,7 +58,7 @@ pub fn examine(options: &Options, kernel: Option<&Path>) -> Vec<Check> {
         demo(),
         data_root(&options.data_root),
         control_groups(),
-        jail(),
+        jail(options.unjailed),
         memory(),
     ]);
     checks
@@ -199,15 +199,19 @@ fn control_groups() -> Check {
     match isopod_jail::version() {
         Some(Version::One) => check(name, Verdict::Good, "version 1, with memory, pids and cpu"),
         Some(Version::Two) => check(name, Verdict::Good, "version 2, with memory, pids and cpu"),
-        None => check(name, Verdict::Bad, "none with memory, pids and cpu under /sys/fs/cgroup")
-            .cure(without(Layer::ControlGroup)),
+        None if own_layers().has(Layer::ControlGroup) => {
+            check(name, Verdict::Bad, "none with memory, pids and cpu under /sys/fs/cgroup")
+                .cure(without(Layer::ControlGroup))
+        }
+        None => check(name, Verdict::Notice, "none with memory, pids and cpu; without root none is used"),
     }
 }
 
 /// Tries the jail that a machine is started in: a process enters it, and ends.
-fn jail() -> Check {
+fn jail(unjailed: Layers) -> Check {
     let name = "jail";
-    let (mut layers, mut missing) = (own_layers(), Vec::new());
+    let all = own_layers().without(unjailed);
+    let (mut layers, mut missing) = (all, Vec::new());
     loop {
         match client::try_jail(layers) {
             Ok(()) => break,
@@ -224,17 +228,21 @@ fn jail() -> Check {
     if !missing.is_empty() {
         let names: Vec<String> = Layer::ALL
             .iter()
-            .filter(|l| own_layers().has(**l) && !layers.has(**l))
+            .filter(|l| all.has(**l) && !layers.has(**l))
             .map(|l| format!("no-{l}"))
             .collect();
-        let cure = format!("`--security-opt isopod.jail={}` goes without", names.join(","));
+        let cure = format!(
+            "ISOPOD_JAIL={} goes without; user namespaces are as many as user.max_user_namespaces says",
+            names.join(",")
+        );
         return check(name, Verdict::Bad, format!("{}; there are {found}", missing.join("; "))).cure(cure);
     }
-    if own_layers() == Layers::all() {
+    if all == Layers::all() {
         return check(name, Verdict::Good, found);
     }
-    check(name, Verdict::Notice, format!("{found}; not {}: that takes root", Layer::ControlGroup))
-        .cure("a machine has this user's id, and no limit of memory but its own")
+    let out: Vec<&str> = Layers::all().without(all).iter().map(Layer::name).collect();
+    check(name, Verdict::Notice, format!("{found}; not {}", out.join(", ")))
+        .cure("what ISOPOD_JAIL leaves out is left out; a control group and an id of its own take root")
 }
 
 fn memory() -> Check {
@@ -262,7 +270,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, "not a kernel").unwrap();
-        let options = Options { data_root: file.join("below"), run_root: folder.path().into() };
+        let options =
+            Options { data_root: file.join("below"), run_root: folder.path().into(), ..Options::default() };
         let checks = examine(&options, Some(&file));
         for name in ["guest kernel", "data root"] {
             let found = checks.iter().find(|c| c.name == name).unwrap();

@@ -19,6 +19,7 @@ use isopod_image::unpack::Worker;
 use isopod_image::{
     Image, ImageConfig, Kept, Kind as ImageKind, Loaded, Progress, Reference, Removed, Settings, Store,
 };
+use isopod_jail::Layers;
 use std::io::Read;
 use std::path::Path;
 
@@ -79,9 +80,9 @@ pub(crate) struct Images {
 }
 
 impl Images {
-    pub(crate) fn open(data_root: &Path) -> Result<Self> {
+    pub(crate) fn open(data_root: &Path, layers: Layers) -> Result<Self> {
         let store = Store::open(data_root.join("image")).map_err(translated)?;
-        Ok(Self { store: store.taking_apart_by(Worker::Process) })
+        Ok(Self { store: store.taking_apart_by(Worker::Process(layers)) })
     }
 
     pub(crate) fn resolve(&self, asked: &str) -> Result<Image> {

@@ -60,7 +60,7 @@ pub use isopod_image::{
     ArchiveForm, Damage, ImageUsage, Kept, LayerProgress, Loaded, Part, Progress, Pruned, Reference, Removed,
     Repair, Step, Stray, Summary, Usage,
 };
-pub use isopod_jail::{Layer, Layers, Observation};
+pub use isopod_jail::{Layer, Layers, Observation, UnknownLayer};
 pub use isopod_vmm::process::{NAME as VMM_NAME, main as vmm_main};
 pub use snapshot::SnapshotSummary;
 pub use template::{Making, TemplateSummary};
@@ -71,6 +71,7 @@ pub use timings::Timings;
 use container::launch::Context;
 use container::records::Records;
 use images::Images;
+use isopod_jail::own_layers;
 use rustix::process::geteuid;
 use snapshot::Snapshots;
 use spec::{ContainerSpec, MachineSpec};
@@ -88,20 +89,26 @@ pub struct Options {
     pub data_root: PathBuf,
     /// What does not.
     pub run_root: PathBuf,
+    /// Layers of the jail that no process is put behind.
+    pub unjailed: Layers,
 }
 
 impl Default for Options {
     /// The system's folders for root, the user's own for anybody else.
     fn default() -> Self {
         if geteuid().is_root() {
-            return Self { data_root: "/var/lib/isopod".into(), run_root: "/run/isopod".into() };
+            return Self {
+                data_root: "/var/lib/isopod".into(),
+                run_root: "/run/isopod".into(),
+                unjailed: Layers::NONE,
+            };
         }
         let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
         let home = || absolute("HOME").unwrap_or_else(|| "/".into());
         let data = absolute("XDG_DATA_HOME").unwrap_or_else(|| home().join(".local/share"));
         let run = absolute("XDG_RUNTIME_DIR").unwrap_or_else(|| data.join("isopod"));
         let run = if run.ends_with("isopod") { run.join("run") } else { run.join("isopod") };
-        Self { data_root: data.join("isopod"), run_root: run }
+        Self { data_root: data.join("isopod"), run_root: run, unjailed: Layers::NONE }
     }
 }
 
@@ -112,16 +119,19 @@ pub struct Engine {
     records: Records,
     templates: Templates,
     snapshots: Snapshots,
+    /// Of the jail of each process it starts.
+    layers: Layers,
 }
 
 impl Engine {
     pub fn open(options: Options) -> Result<Self> {
         // The records first: they make the data root for its user alone.
         let records = Records::open(&options.data_root)?;
-        let images = Images::open(&options.data_root)?;
+        let layers = own_layers().without(options.unjailed);
+        let images = Images::open(&options.data_root, layers)?;
         let templates = Templates::new(&options.data_root, &options.run_root);
         let snapshots = Snapshots::new(&options.data_root, &options.run_root);
-        Ok(Self { images, records, templates, snapshots })
+        Ok(Self { images, records, templates, snapshots, layers })
     }
 
     /// Runs a container in the foreground, to its end.
@@ -204,7 +214,7 @@ impl Engine {
 
     /// Makes the template that machines of this make start from, if there is none.
     pub fn build_template(&self, machine: &MachineSpec, making: &mut dyn FnMut(Making)) -> Result<String> {
-        container::run::build_template(&self.templates, machine, making)
+        container::run::build_template((&self.templates, self.layers), machine, making)
     }
 
     pub fn remove_template(&self, key: &str) -> Result<()> {
@@ -212,7 +222,8 @@ impl Engine {
     }
 
     fn context<'a>(&'a self, streams: Streams<'a>, timings: &'a mut Timings) -> Context<'a> {
-        Context { images: &self.images, records: &self.records, templates: &self.templates, streams, timings }
+        let Self { images, records, templates, layers, .. } = self;
+        Context { images, records, templates, layers: *layers, streams, timings }
     }
 
     /// The containers that are not over, or all; the youngest first.

@@ -45,7 +45,10 @@ pub(crate) fn not_started(error: StartError) -> EngineError {
 
 /// How to go without a layer of the jail that cannot be had.
 pub(crate) fn without(layer: Layer) -> String {
-    format!("`isopod doctor` tells what this host has; `--security-opt isopod.jail=no-{layer}` goes without")
+    format!(
+        "`isopod doctor` tells what this host has; ISOPOD_JAIL=no-{layer} goes without it in every command, \
+         `--security-opt isopod.jail=no-{layer}` in one run"
+    )
 }
 
 /// A machine, as far as those care who attend to it.

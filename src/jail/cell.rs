@@ -19,6 +19,8 @@ use thiserror::Error;
 pub enum StartError {
     #[error("cannot start a process in a jail (op={op})")]
     Process { op: &'static str, source: io::Error },
+    #[error("the jail's layer `{layer}` cannot be had ({})", .layer.what())]
+    Namespaces { layer: Layer, source: io::Error },
     #[error("the jail's layer `{}` cannot be had ({})", Layer::ControlGroup, Layer::ControlGroup.what())]
     Group(#[source] GroupError),
     #[error(
@@ -33,6 +35,7 @@ impl StartError {
     pub fn layer(&self) -> Option<Layer> {
         match self {
             Self::Process { .. } => None,
+            Self::Namespaces { layer, .. } => Some(*layer),
             Self::Group(_) | Self::NoGroups => Some(Layer::ControlGroup),
         }
     }
@@ -56,14 +59,30 @@ pub struct Cell {
     pub group: Option<GroupLimits>,
 }
 
-/// A process in its jail, or on its way there.
+/// A process in its jail, or on its way there. Dropping it ends it and waits until it is gone.
 #[derive(Debug)]
 pub struct Jailed {
     pub child: Child,
     /// The only thing it has.
     pub socket: OwnedFd,
-    /// Goes when the process is gone.
-    pub group: Option<Group>,
+    group: Option<Group>,
+    /// Those it was told to close.
+    pub layers: Layers,
+}
+
+impl Jailed {
+    /// Whether it was killed for its control group's limit of memory.
+    pub fn was_out_of_memory(&self) -> bool {
+        self.group.as_ref().is_some_and(Group::was_out_of_memory)
+    }
+}
+
+/// Before its control group goes, which has to be empty by then.
+impl Drop for Jailed {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 impl Cell {
@@ -84,18 +103,22 @@ impl Cell {
             layers = layers.without(Layers::NONE | Layer::ControlGroup);
         }
         let take_id = ids::may_be_taken();
-        let mut own = Namespaces::NONE;
-        if layers.has(Layer::Pid) {
-            own = own | Namespaces::PID;
-        }
+        let pid = if layers.has(Layer::Pid) { Namespaces::PID } else { Namespaces::NONE };
+        let mut own = pid;
         if layers.has(Layer::User) && !take_id {
             own = own | Namespaces::USER;
         }
         let (args, env) = (Strings::new(vec![name.to_owned()]), Strings::new(Vec::new()));
-        let child = program::start(c"/proc/self/exe", (&args, &env), theirs.as_fd(), own)
-            .map_err(failed("execute this program in namespaces of its own"))?;
+        let child =
+            program::start(c"/proc/self/exe", (&args, &env), theirs.as_fd(), own).map_err(|source| {
+                let layer = if own == pid { Layer::Pid } else { Layer::User };
+                match own {
+                    Namespaces::NONE => failed("execute this program")(source),
+                    _ => StartError::Namespaces { layer, source },
+                }
+            })?;
         drop(theirs);
-        let jailed = Jailed { child, socket, group };
+        let jailed = Jailed { child, socket, group, layers };
         let order = Order { layers, take_id, limits: self.limits };
         let order = serde_json::to_vec(&order).map_err(|e| failed("encode the order")(e.into()))?;
         let joins: Vec<_> = joins.iter().map(AsFd::as_fd).collect();

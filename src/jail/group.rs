@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A control group for one jailed process, made by who starts it: `/isopod/<process>-<n>` below the root of the hierarchy,
-//! as Docker's are `/docker/<id>`.
+//! A control group for one jailed process, made by who starts it: `/isopod/<namespace>-<process>-<n>` below the root of the
+//! hierarchy, as Docker's are `/docker/<id>`.
 //!
 //! It is removed when the process is gone. Should its maker be killed before, whoever comes next removes it: the name says
-//! whose it is.
+//! whose it is, by PID namespace and number.
 
-use rustix::io::write;
+use rustix::io::{Errno, write};
 use rustix::process::{Pid, test_kill_process};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -14,7 +14,7 @@ use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 use thiserror::Error;
 
-const ROOT: &str = "/sys/fs/cgroup";
+pub(crate) const ROOT: &str = "/sys/fs/cgroup";
 const OURS: &str = "isopod";
 
 /// Which control groups this host has.
@@ -61,7 +61,7 @@ pub fn version() -> Option<Version> {
 
 /// A group, in as many hierarchies as it takes.
 #[derive(Debug)]
-pub struct Group {
+pub(crate) struct Group {
     folders: Vec<PathBuf>,
 }
 
@@ -69,6 +69,8 @@ pub struct Group {
 struct Part {
     hierarchy: &'static str,
     settings: Vec<(&'static str, String)>,
+    /// What not every host has.
+    swap: (&'static str, String),
     /// Written to by who joins.
     join: &'static str,
 }
@@ -80,7 +82,8 @@ fn parts(version: Version, limits: &GroupLimits) -> Vec<Part> {
         Version::One => {
             // One thread joins, not a process: for that the kernel takes no lock that it would have to wait for, 15 ms
             // and more. The process has no other thread yet.
-            let part = |hierarchy, settings| Part { hierarchy, settings, join: "tasks" };
+            let swap = ("memory.memsw.limit_in_bytes", memory.clone());
+            let part = |hierarchy, settings| Part { hierarchy, settings, swap: swap.clone(), join: "tasks" };
             vec![
                 part("memory", vec![("memory.limit_in_bytes", memory)]),
                 part("pids", vec![("pids.max", threads)]),
@@ -90,7 +93,8 @@ fn parts(version: Version, limits: &GroupLimits) -> Vec<Part> {
         Version::Two => {
             let processors = ("cpu.max", format!("{quota} {period}"));
             let settings = vec![("memory.max", memory), ("pids.max", threads), processors];
-            vec![Part { hierarchy: "", settings, join: "cgroup.procs" }]
+            let swap = ("memory.swap.max", "0".to_owned());
+            vec![Part { hierarchy: "", settings, swap, join: "cgroup.procs" }]
         }
     }
 }
@@ -99,25 +103,47 @@ impl Group {
     /// Makes one; gives the files that a process joins it by.
     pub(crate) fn make(version: Version, limits: &GroupLimits) -> Result<(Self, Vec<File>), GroupError> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let name = format!("{}{}-{}", own_prefix(), process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let mut group = Self { folders: Vec::new() };
         let mut joins = Vec::new();
         if version == Version::Two {
             hand_down()?;
         }
-        for Part { hierarchy, settings, join } in parts(version, limits) {
-            let folder = Path::new(ROOT).join(hierarchy).join(OURS).join(&name);
-            let made = DirBuilder::new().recursive(true).create(&folder);
-            made.map_err(failed("mkdir", &folder))?;
+        for Part { hierarchy, settings, swap: (swap, most), join } in parts(version, limits) {
+            let ours = Path::new(ROOT).join(hierarchy).join(OURS);
+            DirBuilder::new().recursive(true).create(&ours).map_err(failed("mkdir", &ours))?;
+            let folder = ours.join(&name);
+            // One that is there already is somebody else's.
+            DirBuilder::new().create(&folder).map_err(failed("mkdir", &folder))?;
             group.folders.push(folder.clone());
             for (setting, value) in settings {
                 put(&folder.join(setting), &value)?;
+            }
+            let swap = folder.join(swap);
+            if swap.exists() {
+                put(&swap, &most)?;
             }
             let join = folder.join(join);
             joins.push(OpenOptions::new().write(true).open(&join).map_err(failed("open", &join))?);
         }
         Ok((group, joins))
     }
+
+    /// Whether a process of its was killed for the group's limit of memory.
+    pub(crate) fn was_out_of_memory(&self) -> bool {
+        let events = ["memory.oom_control", "memory.events"]
+            .map(|file| self.folders.iter().find_map(|folder| fs::read_to_string(folder.join(file)).ok()));
+        let killed =
+            |text: &String| text.lines().any(|line| line.strip_prefix("oom_kill ").is_some_and(|n| n != "0"));
+        events.iter().flatten().any(killed)
+    }
+}
+
+/// Of the names of those who share this process's numbers.
+fn own_prefix() -> String {
+    let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    let digits = namespace.to_string_lossy().chars().filter(char::is_ascii_digit).collect::<String>();
+    format!("{digits}-")
 }
 
 impl Drop for Group {
@@ -151,20 +177,26 @@ fn failed(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> GroupError
     move |source| GroupError { op, path: path.to_owned(), source }
 }
 
-/// Removes the groups whose makers are gone.
-pub fn sweep() {
-    let Some(version) = version() else { return };
-    let hierarchies: &[&str] = match version {
-        Version::One => &CONTROLLERS,
-        Version::Two => &[""],
+/// The folders that groups are made in.
+pub(crate) fn homes() -> Vec<PathBuf> {
+    let hierarchies: &[&str] = match version() {
+        Some(Version::One) => &CONTROLLERS,
+        Some(Version::Two) => &[""],
+        None => &[],
     };
-    for hierarchy in hierarchies {
-        let ours = Path::new(ROOT).join(hierarchy).join(OURS);
+    hierarchies.iter().map(|hierarchy| Path::new(ROOT).join(hierarchy).join(OURS)).collect()
+}
+
+/// Removes the groups whose makers are gone. Of makers in other PID namespaces it cannot be told.
+pub fn sweep() {
+    let prefix = own_prefix();
+    for ours in homes() {
         for entry in fs::read_dir(ours).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let maker =
-                name.to_str().and_then(|name| name.split_once('-')?.0.parse().ok()).and_then(Pid::from_raw);
-            if maker.is_some_and(|maker| test_kill_process(maker).is_err()) {
+                name.to_str().and_then(|name| name.strip_prefix(&prefix)?.split_once('-')?.0.parse().ok());
+            let gone = |maker| test_kill_process(maker) == Err(Errno::SRCH);
+            if maker.and_then(Pid::from_raw).is_some_and(gone) {
                 let _ = fs::remove_dir(entry.path());
             }
         }

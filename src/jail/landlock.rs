@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Landlock, as far as this host's kernel has it: nothing that it can forbid is allowed.
 
+use super::group::homes;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, LandlockStatus, PathBeneath, PathFd, RestrictionStatus, Ruleset,
     RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
@@ -32,7 +33,8 @@ pub(crate) fn restrict() -> io::Result<()> {
     }
 }
 
-/// Leaves reading everywhere, and writing below these folders, of which some may not be there. Nothing can be executed.
+/// Leaves reading everywhere, writing below these folders, of which some may not be there, and the removal of control groups
+/// of ours. Nothing can be executed.
 pub(crate) fn restrict_writing(folders: &[&Path]) -> io::Result<()> {
     let rules = || {
         let read = AccessFs::ReadFile | AccessFs::ReadDir;
@@ -43,8 +45,10 @@ pub(crate) fn restrict_writing(folders: &[&Path]) -> io::Result<()> {
             .handle_access(AccessNet::from_all(NEWEST))?
             .scope(Scope::AbstractUnixSocket)?
             .create()?;
-        for rule in folders.iter().filter_map(|folder| below(folder, all)).chain(below(Path::new("/"), read))
-        {
+        let own = folders.iter().filter_map(|folder| below(folder, all));
+        let homes = homes();
+        let groups = homes.iter().filter_map(|home| below(home, AccessFs::RemoveDir.into()));
+        for rule in own.chain(groups).chain(below(Path::new("/"), read)) {
             rules = rules.add_rule(rule)?;
         }
         rules.restrict_self()

@@ -33,7 +33,7 @@ mod view;
 
 pub use cell::{Cell, Jailed, StartError, own_layers};
 pub use enter::{Entered, JailError, enter};
-pub use group::{Group, GroupError, GroupLimits, Version, sweep, version};
+pub use group::{GroupError, GroupLimits, Version, sweep, version};
 pub use landlock::abi as landlock_abi;
 pub use layers::{Layer, Layers, UnknownLayer};
 pub use limits::Limits;

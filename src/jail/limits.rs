@@ -13,8 +13,8 @@ pub struct Limits {
     pub file_bytes: u64,
     /// Threads: with an id of its own nobody else's count.
     pub threads: u64,
-    /// Bytes of its own memory, without what it maps of files; `None` where a guest's memory is among it.
-    pub data: Option<u64>,
+    /// Bytes of memory that it may write to, a guest's among it, whether it is used or not.
+    pub data: u64,
 }
 
 /// Locked memory: none is ever asked for, but KVM's accounting may.
@@ -30,7 +30,7 @@ impl Limits {
         limit(Resource::Memlock, LOCKED)?;
         limit(Resource::Stack, STACK)?;
         limit(Resource::Core, 0)?;
-        self.data.map_or(Ok(()), |most| limit(Resource::Data, most))
+        limit(Resource::Data, self.data)
     }
 }
 

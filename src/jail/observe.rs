@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which layers hold a process back, by what the kernel says of it: the process itself is not asked.
 
-use super::group::{Version, version};
+use super::group::{ROOT, Version, version};
 use super::ids;
 use super::landlock;
 use super::layers::Layer;
@@ -61,6 +61,9 @@ impl Process {
         for task in fs::read_dir(folder.join("task"))? {
             // One that ends meanwhile is none of its any more.
             threads.extend(fs::read_to_string(task?.path().join("status")));
+        }
+        if threads.is_empty() {
+            return Err(io::ErrorKind::NotFound.into());
         }
         Ok(Self { folder, threads })
     }
@@ -136,7 +139,7 @@ impl Process {
             });
             let of = |(names, _): &(&str, &str)| names.split(',').any(|name| name == controller);
             let place = lines.find(of)?.1.trim_start_matches('/');
-            Some(Path::new("/sys/fs/cgroup").join(controller).join(place))
+            Some(Path::new(ROOT).join(controller).join(place))
         };
         let files = match version() {
             Some(Version::One) => [
@@ -215,6 +218,8 @@ impl Process {
             .iter()
             .find(|name| !DESCRIPTORS.iter().any(|known| name.starts_with(known)) || name.contains("vhost"));
         match strange {
+            // Without root a layer is opened by its path, which shows.
+            Some(name) if !geteuid().is_root() => (None, format!("{name} among {}", names.len())),
             Some(name) => told(false, format!("{name} among {}", names.len())),
             None => told(true, format!("{} sockets, events, KVM's and disks", names.len())),
         }

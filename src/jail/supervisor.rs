@@ -13,9 +13,11 @@ use rustix::thread::{
 use std::io;
 use std::path::Path;
 
-/// What it takes to end a process of another id, to look at its pages, and to write in folders of any owner's.
-const KEPT: CapabilitySet =
-    CapabilitySet::KILL.union(CapabilitySet::SYS_PTRACE).union(CapabilitySet::DAC_OVERRIDE);
+/// What it takes to end a process of another id, and to write in folders of any owner's.
+const KEPT: CapabilitySet = CapabilitySet::KILL.union(CapabilitySet::DAC_OVERRIDE);
+
+/// Of Linux 6.15.
+const OPEN_TREE_ATTR: i64 = 467;
 
 /// Calls that are answered with EPERM.
 const DENIED: &[Rule] = &[
@@ -26,6 +28,7 @@ const DENIED: &[Rule] = &[
     allow(libc::SYS_clone, "starts nothing, and has all its threads"),
     allow(libc::SYS_clone3, "starts nothing, and has all its threads"),
     allow(libc::SYS_socket, "has its sockets"),
+    allow(libc::SYS_socketpair, "has its sockets"),
     allow(libc::SYS_connect, "has its sockets"),
     allow(libc::SYS_ptrace, "nobody's memory is its business"),
     allow(libc::SYS_process_vm_readv, "nobody's memory is its business"),
@@ -37,6 +40,9 @@ const DENIED: &[Rule] = &[
     allow(libc::SYS_move_mount, "mounts nothing"),
     allow(libc::SYS_fsopen, "mounts nothing"),
     allow(libc::SYS_fsmount, "mounts nothing"),
+    allow(libc::SYS_fsconfig, "mounts nothing"),
+    allow(libc::SYS_fspick, "mounts nothing"),
+    allow(OPEN_TREE_ATTR, "mounts nothing"),
     allow(libc::SYS_mount_setattr, "mounts nothing"),
     allow(libc::SYS_pivot_root, "mounts nothing"),
     allow(libc::SYS_chroot, "mounts nothing"),
@@ -56,6 +62,11 @@ const DENIED: &[Rule] = &[
     allow(libc::SYS_request_key, "a large part of the kernel that is not needed"),
     allow(libc::SYS_keyctl, "a large part of the kernel that is not needed"),
     allow(libc::SYS_setuid, "stays who it is"),
+    allow(libc::SYS_setgid, "stays who it is"),
+    allow(libc::SYS_setreuid, "stays who it is"),
+    allow(libc::SYS_setregid, "stays who it is"),
+    allow(libc::SYS_setfsuid, "stays who it is"),
+    allow(libc::SYS_setfsgid, "stays who it is"),
     allow(libc::SYS_setresuid, "stays who it is"),
     allow(libc::SYS_setresgid, "stays who it is"),
     allow(libc::SYS_setgroups, "stays who it is"),

@@ -17,7 +17,8 @@ pub struct View(OwnedFd);
 
 impl View {
     pub fn of(folder: &Path) -> io::Result<Self> {
-        let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let clone =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::AT_RECURSIVE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let itself =
             || openat(CWD, folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         Ok(Self(open_tree(CWD, folder, clone).or_else(|_| itself())?))

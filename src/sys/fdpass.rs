@@ -46,6 +46,15 @@ pub fn receive(socket: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<(usize, Vec
     Ok((got.bytes, fds))
 }
 
+/// The same from somebody who may have ended without reading all that was sent: that is told first, once, in the place of his
+/// last words.
+pub fn receive_last(socket: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    match receive(socket, buf) {
+        Err(e) if e.kind() == io::ErrorKind::ConnectionReset => receive(socket, buf),
+        result => result,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

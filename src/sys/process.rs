@@ -19,7 +19,7 @@ pub mod program;
 pub mod standby;
 
 /// What a child has of its own.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Namespaces(c_int);
 
 impl Namespaces {

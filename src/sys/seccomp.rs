@@ -12,12 +12,15 @@ pub const MAX_INSTRUCTIONS: usize = 4096;
 /// Puts this thread, and what it will start and execute, under a classic BPF program: a `struct sock_filter` array in
 /// native byte order. The kernel checks the program; it wants `no_new_privs` or CAP_SYS_ADMIN.
 pub fn install(program: &[u8]) -> io::Result<()> {
+    // As runc: without it the kernel slows the process down where it fears speculation.
+    install_with(program, libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW)
+}
+
+fn install_with(program: &[u8], flags: c_ulong) -> io::Result<()> {
     let mut instructions = parse(program)?;
     let len = c_ushort::try_from(instructions.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let program = sock_fprog { len, filter: instructions.as_mut_ptr() };
     let mode = c_ulong::from(libc::SECCOMP_SET_MODE_FILTER);
-    // As runc: without it the kernel slows the process down where it fears speculation.
-    let flags = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
     // SAFETY: the kernel copies `len` instructions, which `instructions` has.
     match unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) } {
         0 => Ok(()),
@@ -99,7 +102,7 @@ pub fn allow_only(rules: &[Rule]) -> io::Result<()> {
         ]);
     }
     program.push(done(libc::SECCOMP_RET_KILL_PROCESS));
-    install(&program.concat())
+    install_with(&program.concat(), 0)
 }
 
 /// Has this thread, and what it will start, told EPERM when it makes one of these calls, whatever their arguments. For good.
@@ -123,7 +126,7 @@ pub fn deny(rules: &[Rule]) -> io::Result<()> {
         program.push(done(refused));
     }
     program.push(done(libc::SECCOMP_RET_ALLOW));
-    install(&program.concat())
+    install_with(&program.concat(), 0)
 }
 
 /// `jumps`: how many instructions are passed over if a comparison holds, and if not.

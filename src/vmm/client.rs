@@ -3,12 +3,12 @@
 
 use crate::assemble::Descriptors;
 use crate::config::{ConfigError, MIN_MEMORY_MIB, MachineConfig};
-use crate::process::NAME;
+use crate::process::{NAME, chain};
 use crate::vcpu::MEMORY_GONE;
 use crate::wire::{End, Event, MAX_MESSAGE, Request};
 use isopod_jail::{Cell, GroupLimits, Jailed, Layer, Layers, Limits, StartError as CellError};
 use isopod_sys::fdpass;
-use libc::{SIGBUS, SIGSYS};
+use libc::{SIGBUS, SIGKILL, SIGSYS};
 use rustix::net::{Shutdown, shutdown};
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -50,11 +50,15 @@ pub struct Machine {
     /// What its memory is mapped from, and how long that was.
     saved: Option<(File, u64)>,
     pagemap: Option<File>,
+    /// Its guest has run: from then on it may be somebody else's.
+    ran: bool,
 }
 
 /// Descriptors that are no layers: KVM, kernel, agent, two indices, console, file, list.
 const OTHERS: usize = 8;
 
+/// Bytes.
+const LONGEST_INSTRUCTION: usize = 15;
 /// Characters of what a machine's process says that are told.
 const MOST_WORDS: usize = 1024;
 
@@ -62,18 +66,21 @@ const MOST_WORDS: usize = 1024;
 const MADE: u64 = 256;
 /// Threads that are no vCPUs: the first, four devices', one that maps pages, and what the kernel makes for KVM.
 const THREADS: u64 = 16;
+/// A page table's part of the memory it is of, twice (the process's and KVM's), and as much as KVM's shadow may take (2 %).
+const TABLES: u64 = 32;
 /// Bytes that a machine may have beside its guest's memory.
 const MEMORY_BESIDE: u64 = 64 << 20;
 
 /// The jail of a machine with so much memory and so many vCPUs.
 #[must_use]
 pub fn cell(layers: Layers, memory_mib: u32, vcpus: u8) -> Cell {
-    let memory = (u64::from(memory_mib) << 20) + MEMORY_BESIDE;
+    let guest = u64::from(memory_mib) << 20;
+    let memory = guest + guest / TABLES + MEMORY_BESIDE;
     let threads = u64::from(vcpus) + THREADS;
     Cell {
         layers,
         // It writes its memory into a file when it is saved.
-        limits: Limits { files: fdpass::MAX_FDS as u64 + MADE, file_bytes: memory, threads, data: None },
+        limits: Limits { files: fdpass::MAX_FDS as u64 + MADE, file_bytes: memory, threads, data: memory },
         group: Some(GroupLimits { memory, threads, processors: u64::from(vcpus) + 1 }),
     }
 }
@@ -81,7 +88,7 @@ pub fn cell(layers: Layers, memory_mib: u32, vcpus: u8) -> Cell {
 /// Has a process enter a machine's jail and end there; else which layer cannot be had, if it is one, and why.
 pub fn try_jail(layers: Layers) -> Result<(), (Option<Layer>, String)> {
     let process = cell(layers, MIN_MEMORY_MIB, 1).start(NAME);
-    let process = process.map_err(|e| (e.layer(), e.to_string()))?;
+    let process = process.map_err(|e| (e.layer(), chain(&e)))?;
     // A process that is in its jail waits for its configuration, and ends when there will be none.
     let _ = shutdown(&process.socket, Shutdown::Write);
     let mut said = vec![0; MAX_MESSAGE];
@@ -110,7 +117,7 @@ pub fn start(process: Jailed, config: &MachineConfig, fds: Descriptors) -> Resul
     let sent = fdpass::send(process.socket.as_fd(), &message, &pack(&fds));
     let len = |file: File| file.metadata().map(|at| (file, at.len())).ok();
     let saved = fds.saved.and_then(len);
-    let machine = Machine { process, reaped: false, kernel: fds.kernel, saved, pagemap: None };
+    let machine = Machine { process, reaped: false, kernel: fds.kernel, saved, pagemap: None, ran: false };
     match sent {
         // One that is gone has said why.
         Err(e) if !matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
@@ -141,14 +148,16 @@ impl Machine {
     /// The next event; waits for it. A process that is gone without a word is an event, too.
     pub fn next_event(&mut self) -> Event {
         let mut buf = vec![0; MAX_MESSAGE];
-        let mut receive = || fdpass::receive(self.process.socket.as_fd(), &mut buf);
-        // That it has ended without reading all is told first, once, in the place of what it said.
-        let event = match receive().or_else(|_| receive()) {
+        let event = match fdpass::receive_last(self.process.socket.as_fd(), &mut buf) {
             Ok((n, _)) if n > 0 => serde_json::from_slice(&buf[..n]).ok(),
             _ => None,
         };
         match event.unwrap_or_else(|| Event::Ended(End::Failed { message: self.last_words() })) {
             Event::Ended(end) => Event::Ended(self.explain(end)),
+            Event::Running(marks) => {
+                self.ran = true;
+                Event::Running(marks)
+            }
             Event::Refused { message } => Event::Refused { message: printable(&message) },
             event => event,
         }
@@ -163,7 +172,12 @@ impl Machine {
                 End::Failed { message: MEMORY_GONE.to_owned() }
             }
             End::Failed { message } => End::Failed { message: printable(&message) },
+            End::Unjailed { message, .. } if self.ran => End::Failed { message: printable(&message) },
             End::Unjailed { layer, message } => End::Unjailed { layer, message: printable(&message) },
+            End::InternalError { suberror, rip, mut bytes, symbol } => {
+                bytes.truncate(LONGEST_INSTRUCTION);
+                End::InternalError { suberror, rip, bytes, symbol }.with_symbols(&self.kernel)
+            }
             end => end.with_symbols(&self.kernel),
         }
     }
@@ -232,6 +246,9 @@ impl Machine {
                 self.reaped = true;
                 let how = match (status.exit_status(), status.terminating_signal()) {
                     (_, Some(SIGBUS)) => "a file behind its memory was cut short: SIGBUS".to_owned(),
+                    (_, Some(SIGKILL)) if self.process.was_out_of_memory() => {
+                        "its control group's limit of memory was reached".to_owned()
+                    }
                     (_, Some(SIGSYS)) => "it made a system call that its jail forbids: SIGSYS".to_owned(),
                     (_, Some(signal)) => format!("signal {signal}"),
                     (code, None) => format!("exit code {}", code.unwrap_or(0)),

@@ -164,14 +164,16 @@ impl Machine {
         let list = touched::read(&self.still.touched.take()?);
         let memory = self.still.around.memory.clone();
         let (word, given) = sync_channel(1);
+        let (ready, is_ready) = sync_channel(1);
         let body = move || {
-            if !confined || allow_only(calls::PAGES).is_ok() {
+            let begun = !confined || allow_only(calls::PAGES).is_ok();
+            let _ = ready.send(begun);
+            if begun {
                 let _ = given.recv().map(|()| touched::map(&memory, &list));
-                // To free it would be the heap's, for which this thread has no call.
-                mem::forget((memory, list));
             }
         };
-        Builder::new().name("pages".into()).stack_size(STACK).spawn(body).ok().map(|_| word)
+        Builder::new().name("pages".into()).stack_size(STACK).spawn(body).ok()?;
+        is_ready.recv().ok().filter(|begun| *begun).map(|_| word)
     }
 
     /// Writes down which pages of its memory were touched so far.

@@ -37,7 +37,7 @@ use std::process::{ExitCode, abort};
 pub const NAME: &CStr = c"isopod-vmm";
 
 /// The whole life of a machine's process. Its standard input is the socket to the engine. All signals stay blocked, as
-/// `client::start` left them: its end is the engine's to ask for, and SIGKILL needs no leave.
+/// `client::spawn` left them: its end is the engine's to ask for, and SIGKILL needs no leave.
 pub fn main() -> ExitCode {
     let started = now();
     // Otherwise it would be called after the link it was executed by.
@@ -216,7 +216,7 @@ fn send(socket: BorrowedFd<'_>, event: &Event) -> io::Result<()> {
 }
 
 /// An error and its causes in one line: it travels as text.
-fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(e) = cause {

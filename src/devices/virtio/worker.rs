@@ -68,7 +68,7 @@ pub enum Engine<H: Handler> {
     /// With the thread that waits for a driver, once it was made.
     Idle(H, Option<Worker<H>>),
     Running(Worker<H>),
-    /// The handler was lost with a thread that could not be started.
+    /// Only while one becomes the other.
     Lost,
 }
 

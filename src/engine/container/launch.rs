@@ -42,7 +42,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 
 /// What the host adds to a Start when it is sent: the time, entropy, a size.
 const ADDED_LATER: usize = 256;
@@ -54,6 +53,8 @@ pub(crate) struct Context<'a> {
     pub(crate) images: &'a Images,
     pub(crate) records: &'a Records,
     pub(crate) templates: &'a Templates,
+    /// Of the jail, as far as this host and its user have it.
+    pub(crate) layers: Layers,
     pub(crate) streams: Streams<'a>,
     pub(crate) timings: &'a mut Timings,
 }
@@ -101,7 +102,8 @@ pub(crate) fn launch(context: Context<'_>, launch: Launch<'_>) -> Result<Finishe
         (record.image, record.image_digest, record.command) = (image, digest, command);
         record
     };
-    // Until here a signal may simply end us: there is nothing to clean up.
+    // Until here a signal may simply end us: the machine's process ends with us, and whoever comes next removes its control
+    // group.
     let signals = signals::take().map_err(EngineError::io("cannot take signals"))?;
     let mut owned = records.create(spec.name.clone(), record)?;
     timings.mark(Mark::Recorded);
@@ -118,7 +120,7 @@ pub(crate) fn launch(context: Context<'_>, launch: Launch<'_>) -> Result<Finishe
         if let Opening::Start(container) = &mut opening {
             beneath::describe(container, &prepared.image.index);
         }
-        let (limits, layers) = (prepared.limits, prepared.layers);
+        let (limits, layers) = (prepared.limits, prepared.process.layers);
         let saving = source.as_ref().map(|source| saving_of(source, &owned));
         let greeting = source.as_ref().map(|source| source.greeting.clone());
         let (machine, agent) = start(prepared, source)?;
@@ -254,10 +256,8 @@ fn start(prepared: Prepared, source: Option<Source>) -> Result<(Machine, OwnedFd
 
 /// From here on this process only supervises: it gives up what that does not take.
 fn settle(layers: Layers, templates: &Templates) -> Result<()> {
-    let data = templates.data_root();
-    // It may be a link to elsewhere.
-    let made = data.join("templates");
-    supervise(layers, &[data, &made, templates.run_root(), Path::new("/sys/fs/cgroup")]).map_err(|e| {
+    let below = |folder| templates.data_root().join(folder);
+    supervise(layers, &[&below("containers"), &below("templates"), templates.run_root()]).map_err(|e| {
         let hint = without(e.layer);
         EngineError::new(Kind::Unavailable, "cannot give up what supervision does not take")
             .because(e)

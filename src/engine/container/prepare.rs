@@ -12,7 +12,7 @@ use crate::sink::own_description;
 use crate::stdio::Limits;
 use crate::template::Templates;
 use isopod_image::Image;
-use isopod_jail::{Jailed, Layers, own_layers};
+use isopod_jail::{Jailed, Layers};
 use isopod_vmm::client::{self, ShareFiles};
 use isopod_vmm::config::Assist;
 use rustix::io::dup;
@@ -35,15 +35,13 @@ pub(crate) struct Prepared {
     pub(crate) vcpus: u8,
     pub(crate) memory_mib: u32,
     pub(crate) limits: Limits,
-    /// Of the machine's jail.
-    pub(crate) layers: Layers,
     /// The machine's process, which is on its way into it.
     pub(crate) process: Jailed,
 }
 
 /// Starts the process of a machine like this one. It comes to its jail while everything else is looked up.
-pub(crate) fn spawn(spec: &ContainerSpec) -> Result<Jailed> {
-    let layers = own_layers().without(spec.security.unjailed);
+pub(crate) fn spawn(spec: &ContainerSpec, layers: Layers) -> Result<Jailed> {
+    let layers = layers.without(spec.security.unjailed);
     let cell = client::cell(layers, spec.machine.memory.mib(), spec.machine.vcpus.count());
     client::spawn(&cell).map_err(not_started)
 }
@@ -72,8 +70,7 @@ pub(crate) fn prepare(
     };
     let limits = limits(kvm.host.assist)?;
     let (vcpus, memory_mib) = (spec.machine.vcpus.count(), spec.machine.memory.mib());
-    let layers = own_layers().without(spec.security.unjailed);
-    Ok(Prepared { image, kernel, kvm, boot, console, vcpus, memory_mib, limits, layers, process })
+    Ok(Prepared { image, kernel, kvm, boot, console, vcpus, memory_mib, limits, process })
 }
 
 pub(crate) fn check_host(machine: &MachineSpec, kvm: &Kvm) -> Result<()> {

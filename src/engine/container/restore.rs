@@ -46,7 +46,7 @@ pub(crate) fn restore(
             .because("the container was started with a terminal")
             .hint("leave -i out, or run it from a terminal"));
     }
-    let process = spawn(&spec)?;
+    let process = spawn(&spec, context.layers)?;
     // Not by its name, which may be another image's by now.
     let image = context.images.resolve(&record.image_digest)?;
     context.timings.mark(Mark::ImageResolved);
@@ -57,7 +57,7 @@ pub(crate) fn restore(
         vcpus: opened.identity.vcpus,
         memory_mib: opened.identity.memory_mib,
         limit: prepared.limits.start,
-        layers: prepared.layers,
+        layers: prepared.process.layers,
     };
     let needed = Identity { kind: SavedAs::Snapshot, ..context.templates.identity(needed)? };
     snapshots.check(&opened, &needed)?;

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   spec ─► image ─► kernel, KVM, boot share, template ─► launch: record ─► machine ─► … ─► exit
-//!           └────────── nothing is left behind if one fails ─────┘
+//!     └─ a process, on its way to its jail ─ gone again if one of these fails ─┘
 //! ```
 
 use super::conclude::conclude;
@@ -17,7 +17,7 @@ use crate::images::Defaults;
 use crate::template::{Failed, Greeting, Making, Needed, Templates};
 use crate::timings::Mark;
 use crate::{kernel, kvm};
-use isopod_jail::own_layers;
+use isopod_jail::Layers;
 use std::result::Result as StdResult;
 
 /// How a run ended, and what went wrong beside it.
@@ -36,7 +36,7 @@ pub(crate) fn run(
         return Err(EngineError::new(Kind::Invalid, "the input device is not a TTY")
             .hint("leave -t out, or run it from a terminal"));
     }
-    let process = spawn(&spec)?;
+    let process = spawn(&spec, context.layers)?;
     let image = context.images.resolve(&spec.image)?;
     context.timings.mark(Mark::ImageResolved);
     let defaults = Defaults::of(&image.config)?;
@@ -73,7 +73,7 @@ fn template(
         vcpus: prepared.vcpus,
         memory_mib: prepared.memory_mib,
         limit: prepared.limits.start,
-        layers: prepared.layers,
+        layers: prepared.process.layers,
     };
     let sealed = templates.ensure(needed, making)?;
     let greeting: Greeting = serde_json::from_value(sealed.envelope.identity.extra.clone())
@@ -98,7 +98,7 @@ fn fall_back(failed: Failed, trouble: &mut Vec<EngineError>) -> Result<Option<So
 
 /// Makes the template for machines of this make, if there is none; gives its key.
 pub(crate) fn build_template(
-    templates: &Templates,
+    (templates, layers): (&Templates, Layers),
     machine: &MachineSpec,
     making: &mut dyn FnMut(Making),
 ) -> Result<String> {
@@ -111,7 +111,7 @@ pub(crate) fn build_template(
         vcpus: machine.vcpus.count(),
         memory_mib: machine.memory.mib(),
         limit: limits(kvm.host.assist)?.start,
-        layers: own_layers(),
+        layers,
     };
     match templates.ensure(needed, making) {
         Ok(_) => templates.key(needed),

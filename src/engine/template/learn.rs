@@ -5,6 +5,9 @@ use crate::machine::{Refusal, Watched};
 use isopod_sys::unnamed::Unnamed;
 use std::path::PathBuf;
 
+/// Far more than a start touches; the machine that writes the list may be its guest's by now.
+const LIST_MAX: u64 = 256 << 10;
+
 /// Where the list is to be.
 #[derive(Debug)]
 pub(crate) struct Learns {
@@ -17,7 +20,9 @@ impl Learns {
     pub(crate) fn from(self, machine: &mut dyn Watched) -> Result<(), Refusal> {
         if let Ok(list) = Unnamed::new(&self.folder, 0o600) {
             machine.touched(list.file())?;
-            let _ = list.link(&self.name);
+            if list.file().metadata().is_ok_and(|at| at.len() <= LIST_MAX) {
+                let _ = list.link(&self.name);
+            }
         }
         Ok(())
     }

@@ -8,7 +8,11 @@ pub(super) const CALLS: &[Rule] = &[
     allow(libc::SYS_recvmsg, "a piece of the layer"),
     allow(libc::SYS_write, "contents and names, into the two files"),
     allow(libc::SYS_sendmsg, "what became of the layer"),
-    allow(libc::SYS_fcntl, "a checked build looks whether what it closes is open"),
+    allow_when(
+        libc::SYS_fcntl,
+        When::Is(1, libc::F_GETFD.cast_unsigned()),
+        "a checked build looks whether what it closes is open",
+    ),
     allow(libc::SYS_close, "the two files"),
     allow(libc::SYS_brk, "the heap"),
     allow_when(libc::SYS_mmap, When::Lacks(2, EXECUTABLE), "the heap, for what is large"),

@@ -30,6 +30,7 @@ pub fn rules() -> &'static [Rule] {
 use crate::digest::Digest;
 use crate::error::{ImageError, Kind};
 use crate::limits::Limits;
+use isopod_jail::Layers;
 use isopod_sys::seccomp::Rule;
 use serde::{Deserialize, Serialize};
 use std::error::Error;
@@ -48,8 +49,8 @@ pub enum Worker {
     /// A thread of this process: for programs that are not isopod.
     #[default]
     Thread,
-    /// This program again, under the name above.
-    Process,
+    /// This program again, under the name above, behind these layers of its jail.
+    Process(Layers),
 }
 
 #[derive(Debug, Serialize, Deserialize)]

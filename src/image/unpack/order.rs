@@ -5,7 +5,7 @@ use super::{NAME, Order, PIECE, Report, Worker, gone, worker};
 use crate::digest::Digest;
 use crate::error::{During, Result};
 use crate::limits::Limits;
-use isopod_jail::{self as jail, Cell, Jailed, own_layers};
+use isopod_jail::{self as jail, Cell, Jailed, Layers};
 use isopod_sys::fdpass;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
@@ -31,14 +31,10 @@ const FILES: u64 = 16;
 
 /// Its limits bound its memory and what it writes, and its filter keeps it from starting anything: a control group would
 /// add nothing but the page cache of what it writes to the account.
-fn cell(limits: &Limits) -> Cell {
+fn cell(layers: Layers, limits: &Limits) -> Cell {
     let data = (limits.layer_metadata as u64).saturating_add(MEMORY_BESIDE);
     let file_bytes = limits.layer_bytes.saturating_add(FILE_BESIDE);
-    Cell {
-        layers: own_layers(),
-        limits: jail::Limits { files: FILES, file_bytes, threads: 1, data: Some(data) },
-        group: None,
-    }
+    Cell { layers, limits: jail::Limits { files: FILES, file_bytes, threads: 1, data }, group: None }
 }
 
 /// A layer being taken apart. Dropped before its end, so is the worker.
@@ -61,8 +57,8 @@ impl Unpacking {
     /// The worker writes contents into `data` and names into `index`.
     pub(crate) fn start(worker: Worker, limits: Limits, data: &File, index: &File) -> Result<Self> {
         let unpacking = match worker {
-            Worker::Process => {
-                let jailed = cell(&limits).start(NAME).map_err(io::Error::other).during(DOING)?;
+            Worker::Process(layers) => {
+                let jailed = cell(layers, &limits).start(NAME).map_err(io::Error::other).during(DOING)?;
                 let socket = jailed.socket.try_clone().during(DOING)?;
                 Self { socket, who: Who::Process(jailed), deaf: false }
             }
@@ -114,9 +110,7 @@ impl Unpacking {
         // A worker that is gone already has said why.
         let _ = shutdown(&self.socket, Shutdown::Write);
         let mut bytes = vec![0; PIECE];
-        let mut receive = || fdpass::receive(self.socket.as_fd(), &mut bytes);
-        // That it has ended without reading all is told first, once, in the place of what it said.
-        let said = receive().or_else(|_| receive());
+        let said = fdpass::receive_last(self.socket.as_fd(), &mut bytes);
         if said.is_err() {
             self.end();
         }

@@ -36,8 +36,9 @@ pub fn main() -> ExitCode {
 
 /// Says which layer of its jail cannot be had.
 fn refuse(socket: BorrowedFd<'_>, error: &JailError) -> io::Result<()> {
+    let words = format!("{error}: {}; ISOPOD_JAIL=no-{} goes without", error.source, error.layer);
     let without = ImageError::new(Kind::Io, "no layer is taken apart without its jail")
-        .because(io::Error::other(format!("{error}: {}", error.source)));
+        .because(io::Error::other(words));
     fdpass::send(socket, &serde_json::to_vec(&Report::refused(&without))?, &[])
 }
 

@@ -95,7 +95,9 @@ fn prepare(order: &Order<'_>) -> Result<(), Errno> {
         return Err(Errno::BADF);
     }
     // SAFETY: as above.
-    unsafe { libc::close_range(1, c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
+    if unsafe { libc::close_range(1, c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) } < 0 {
+        return Err(Errno::NOSYS);
+    }
     for (path, text) in &order.maps {
         let file = open(*path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
         write(&file, text.as_bytes())?;

@@ -14,6 +14,7 @@ pub(crate) const CALLS: &[Rule] = &[
     allow(libc::SYS_getpid, "pthread_kill"),
     allow(libc::SYS_tgkill, "ends KVM_RUN of a vCPU"),
     allow(libc::SYS_rt_sigprocmask, "pthread_kill"),
+    allow(libc::SYS_clock_gettime, "the time, on hosts whose vDSO cannot tell it"),
     allow(libc::SYS_clock_nanosleep, "until the agent is at its mailbox"),
     allow(libc::SYS_write, "a device's stop, a list of pages"),
     allow_when(
@@ -47,7 +48,7 @@ pub(crate) const CALLS: &[Rule] = &[
     ioctl(0x8004_ae98, "KVM_GET_MP_STATE"),
     // Memory of its own.
     allow(libc::SYS_brk, "the heap"),
-    allow(libc::SYS_madvise, "the heap gives back"),
+    allow_when(libc::SYS_madvise, When::Is(2, libc::MADV_DONTNEED.cast_unsigned()), "the heap gives back"),
     allow(libc::SYS_sigaltstack, "its end"),
     allow(libc::SYS_munmap, "its end"),
     allow(libc::SYS_exit_group, "its end, and the machine's"),

@@ -7,7 +7,7 @@ pub(super) const CALLS: &[Rule] = &[
     allow(libc::SYS_preadv, "contents, into the guest's buffers"),
     allow(libc::SYS_fstat, "how long a file is that pages are mapped of"),
     allow_when(libc::SYS_mmap, When::Lacks(2, EXECUTABLE), "pages of a file, over the guest's"),
-    allow(libc::SYS_madvise, "MADV_POPULATE_READ: those pages, all at once"),
+    allow_when(libc::SYS_madvise, When::Is(2, 22), "MADV_POPULATE_READ: those pages, all at once"),
 ];
 
 /// PROT_EXEC.
