@@ -92,16 +92,8 @@ impl Cell {
         let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
         let (socket, theirs) = pair.map_err(|e| failed("make a socket pair")(e.into()))?;
         let limits = self.group.filter(|_| self.layers.has(Layer::ControlGroup));
-        let made = limits.map(|limits| {
-            let version = version().ok_or(StartError::NoGroups)?;
-            Group::make(version, &limits).map_err(StartError::Group)
-        });
-        let (group, joins) = made.transpose()?.unzip();
-        let joins = joins.unwrap_or_default();
-        let mut layers = self.layers;
-        if group.is_none() {
-            layers = layers.without(Layers::NONE | Layer::ControlGroup);
-        }
+        let without = if limits.is_some() { Layers::NONE } else { Layers::NONE | Layer::ControlGroup };
+        let layers = self.layers.without(without);
         let take_id = ids::may_be_taken();
         let pid = if layers.has(Layer::Pid) { Namespaces::PID } else { Namespaces::NONE };
         let mut own = pid;
@@ -118,7 +110,17 @@ impl Cell {
                 }
             })?;
         drop(theirs);
-        let jailed = Jailed { child, socket, group, layers };
+        let mut jailed = Jailed { child, socket, group: None, layers };
+        // While the program is loaded.
+        let joins = match limits {
+            Some(limits) => {
+                let version = version().ok_or(StartError::NoGroups)?;
+                let (group, joins) = Group::make(version, &limits).map_err(StartError::Group)?;
+                jailed.group = Some(group);
+                joins
+            }
+            None => Vec::new(),
+        };
         let order = Order { layers, take_id, limits: self.limits };
         let order = serde_json::to_vec(&order).map_err(|e| failed("encode the order")(e.into()))?;
         let joins: Vec<_> = joins.iter().map(AsFd::as_fd).collect();
