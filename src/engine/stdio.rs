@@ -181,11 +181,11 @@ impl<'a> Session<'a> {
         self.saving = Some(saving);
     }
 
-    /// Nobody knows yet what a start from this template touches: this one finds out.
     pub(crate) fn learns(&self) -> bool {
         self.learns.is_some()
     }
 
+    /// Nobody knows yet what a start from this template touches: this one finds out.
     pub(crate) fn learn(&mut self, learns: Learns) {
         self.learns = Some(learns);
     }

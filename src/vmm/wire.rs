@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   engine                               machine
+//!     │── which jail, its group's files ───►│   once, first (`isopod_jail`); the rest comes when it is closed
 //!     │── MachineConfig + descriptors ─────►│   once; order of the descriptors: `Descriptors`
 //!     │── the mailbox's bytes ─────────────►│   once, if the machine is restored
 //!     │◄────────────────────────── Running ─│   the first vCPU is about to enter the guest
