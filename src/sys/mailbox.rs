@@ -93,9 +93,8 @@ impl Mailbox {
         unsafe { *PAGES.magic.get() = MAGIC };
         let first = PAGES.bytes.get().cast::<u8>();
         for at in (PAGE - BYTES_AT..ROOM).step_by(PAGE) {
-            // SAFETY: `at` is inside the array.
-            let byte = unsafe { first.add(at) };
-            // SAFETY: as above; `self` is the only way to the bytes, and is borrowed for itself.
+            let byte = first.wrapping_add(at);
+            // SAFETY: `at` is inside the array; `self` is the only way to the bytes, and is borrowed for itself.
             unsafe { byte.write_volatile(0) };
         }
     }

@@ -122,8 +122,7 @@ impl OneThread {
         let mut call = Call { run: Some(child), result: None };
         let mut pidfd: c_int = -1;
         let flags = own.0 | libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
-        // SAFETY: the end of the array is within its allocation.
-        let top = unsafe { STACK.0.get().cast::<u8>().add(STACK_LEN) };
+        let top = STACK.0.get().cast::<u8>().wrapping_add(STACK_LEN);
         // SAFETY: `top` is the aligned end of a stack that nobody else uses (`&mut self`), and large enough (`assume`).
         // `enter` gets the `Call` of its own type parameters, which outlives the child's use of it, since CLONE_VFORK
         // holds this thread until the child has another memory or none. There is no other thread to see it (`assume`).

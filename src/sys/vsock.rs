@@ -2,22 +2,17 @@
 //! vsock: sockets between a guest and its host, which rustix has no addresses for.
 
 use libc::{sockaddr_vm, socklen_t};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use std::io;
 use std::mem::{size_of, zeroed};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 /// The host, as a guest calls it.
 pub const HOST: u32 = libc::VMADDR_CID_HOST;
 
 /// A stream to `port` of `cid`; waits until it is accepted or refused. The descriptor is close-on-exec and blocks.
 pub fn connect(cid: u32, port: u32) -> io::Result<OwnedFd> {
-    // SAFETY: no memory is involved.
-    let fd = unsafe { libc::socket(libc::AF_VSOCK, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made this descriptor and nobody else knows of it.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let socket = socket_with(AddressFamily::VSOCK, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     // SAFETY: it is integers and bytes, for which zero is a value.
     let mut address: sockaddr_vm = unsafe { zeroed() };
     address.svm_family =

@@ -11,10 +11,11 @@ use libc::{c_int, c_uint, c_void};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, write};
 use rustix::process::{getegid, geteuid};
+use rustix::stdio::dup2_stdin;
 use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 /// A dozen system calls and no allocation do not need more.
 const STACK_LEN: usize = 16 * 1024;
@@ -27,7 +28,7 @@ struct Order<'a> {
     program: &'a CStr,
     args: &'a Strings,
     env: &'a Strings,
-    stdin: c_int,
+    stdin: BorrowedFd<'a>,
     /// Files of /proc/self that say who the child is in its user namespace, and what they are to say; none without one.
     maps: Vec<(&'static CStr, String)>,
     error: Option<io::Error>,
@@ -44,12 +45,11 @@ pub fn start(
 ) -> io::Result<Child> {
     let mut stack = Box::new(Stack([MaybeUninit::uninit(); STACK_LEN]));
     let maps = if own.has(Namespaces::USER) { maps() } else { Vec::new() };
-    let mut order = Order { program, args, env, stdin: stdin.as_raw_fd(), maps, error: None };
+    let mut order = Order { program, args, env, stdin, maps, error: None };
     let mut pidfd: c_int = -1;
     let flags = own.0 | libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
     let blocked = AllBlocked::new()?;
-    // SAFETY: the end of the array is within its allocation.
-    let top = unsafe { stack.0.as_mut_ptr().add(STACK_LEN) };
+    let top = stack.0.as_mut_ptr().wrapping_add(STACK_LEN);
     // SAFETY: the stack is this call's own, aligned and, for what `enter` does, large enough; it and the order outlive
     // the child's use of them, since CLONE_VFORK holds this thread until the child has executed a program or has
     // ended. What the child shares with other threads it does not touch: it makes system calls. No handler runs in it,
@@ -90,11 +90,8 @@ extern "C" fn enter(order: *mut c_void) -> c_int {
 
 /// The child's steps before it is another program: none allocates.
 fn prepare(order: &Order<'_>) -> Result<(), Errno> {
+    dup2_stdin(order.stdin)?;
     // SAFETY: numbers only; the descriptor table is this child's own copy.
-    if unsafe { libc::dup2(order.stdin, libc::STDIN_FILENO) } < 0 {
-        return Err(Errno::BADF);
-    }
-    // SAFETY: as above.
     if unsafe { libc::close_range(1, c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) } < 0 {
         return Err(Errno::NOSYS);
     }

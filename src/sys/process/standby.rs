@@ -129,8 +129,7 @@ impl OneThread {
         let call = Box::leak(Box::new(Call { run: Some(child), shared }));
         let mut pidfd: c_int = -1;
         let flags = own.0 | libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID | libc::CLONE_PIDFD | libc::SIGCHLD;
-        // SAFETY: the end of the array is within its allocation.
-        let top = unsafe { stack.0.get().cast::<u8>().add(STACK_LEN) };
+        let top = stack.0.get().cast::<u8>().wrapping_add(STACK_LEN);
         // SAFETY: `top` is the aligned end of a stack that is this child's alone, and large enough (`assume`). `enter`
         // gets the `Call` of its own type parameters, which is never freed and which nobody else uses. The child and
         // this thread never run at the same time: each sleeps until it has the turn, and the kernel clears the word,

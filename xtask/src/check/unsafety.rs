@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::iter;
 
 /// Most blocks in what is shipped and its unit tests. A test's own kernel, below `tests`, runs in a guest alone.
-const MOST_BLOCKS: usize = 80;
+const MOST_BLOCKS: usize = 79;
 /// How far above the word the comment may begin, with the statement in between.
 const NEAR: usize = 8;
 
