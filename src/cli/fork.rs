@@ -5,7 +5,7 @@ use super::args::bad;
 use super::error::Failure;
 use super::{Global, Outcome, output};
 use clap::Args;
-use isopod_engine::{CopySpec, EngineError, Kind, Streams, Timings};
+use isopod_engine::{CopySpec, EngineError, Foreground, Kind, Streams, Timings};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -48,7 +48,8 @@ pub(super) fn run(global: &Global, args: &ForkArgs, timings: &mut Timings) -> Ou
     }
     let copy =
         CopySpec { name: names.into_iter().next(), remove: args.rm, stdin: args.interactive, hostname: None };
-    let finished = engine.run_copy(file, copy, Streams::own(), timings).map_err(Failure::of_run)?;
+    let foreground = Foreground { streams: Streams::own(), timings, waiting: None };
+    let finished = engine.run_copy(file, copy, foreground).map_err(Failure::of_run)?;
     output::finished(&finished);
     Ok(finished.exit.code)
 }

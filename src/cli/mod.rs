@@ -41,11 +41,14 @@ mod templates;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use error::Failure;
-use isopod_engine::{Engine, Layers, Options, Timings};
+use isopod_engine::{Engine, Layers, Options, Timings, Waiting, spawn_ahead};
+use std::env::{args_os, var};
 use std::panic;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread::Builder;
+
+const UNJAILED: &str = "ISOPOD_JAIL";
 
 /// What a verb gives back: an exit code, or an error to print and the code that goes with it.
 type Outcome = Result<u8, Failure>;
@@ -69,7 +72,7 @@ struct Global {
     #[arg(long, global = true, env = "ISOPOD_RUN_ROOT", value_name = "DIR", hide = true)]
     run_root: Option<PathBuf>,
     /// Layers of the jail to go without, where this host lacks them: no-LAYER,… (`isopod doctor` names them)
-    #[arg(long, global = true, env = "ISOPOD_JAIL", value_name = "no-LAYER,…", hide_short_help = true,
+    #[arg(long, global = true, env = UNJAILED, value_name = "no-LAYER,…", hide_short_help = true,
           value_parser = args::layers)]
     unjailed: Option<Layers>,
 }
@@ -120,22 +123,35 @@ enum Verb {
     Man(man::ManArgs),
 }
 
-/// On a thread of its own, whose stack and heap end with it: clap takes 200 KiB, and a run may last for months.
-fn parse() -> Result<Cli, clap::Error> {
-    match Builder::new().spawn(Cli::try_parse) {
+/// On a thread of its own, whose stack and heap end with it: clap takes 200 KiB, and a run may last for months. This thread
+/// does something else meanwhile.
+fn parse<T>(meanwhile: impl FnOnce() -> T) -> (Result<Cli, clap::Error>, T) {
+    let thread = Builder::new().spawn(Cli::try_parse);
+    let done = meanwhile();
+    let cli = match thread {
         Ok(thread) => thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic)),
         Err(_) => Cli::try_parse(),
-    }
+    };
+    (cli, done)
+}
+
+/// What a `run` is going to need, which takes as long to load as the command line to parse. A guess: who is not meant by
+/// it has one process too many for a moment, or one too late.
+fn ahead() -> Option<Waiting> {
+    let verb = args_os().skip(1).find(|word| !word.as_encoded_bytes().starts_with(b"-"))?;
+    let unjailed = || var(UNJAILED).ok().and_then(|asked| args::layers(&asked).ok()).unwrap_or_default();
+    if verb == "run" { spawn_ahead(unjailed()) } else { None }
 }
 
 pub(crate) fn main(mut timings: Timings) -> ExitCode {
-    let cli = match parse() {
+    let (cli, waiting) = parse(ahead);
+    let cli = match cli {
         Ok(cli) => cli,
         Err(e) => return ExitCode::from(output::usage(&e)),
     };
     let global = &cli.global;
     let outcome = match cli.verb {
-        Verb::Run(args) => run::run(global, *args, &mut timings),
+        Verb::Run(args) => run::run(global, *args, &mut timings, waiting),
         Verb::Pull(args) => pull::run(global, &args),
         Verb::Push(args) => push::run(global, &args),
         Verb::Login(args) => login::login(&args),

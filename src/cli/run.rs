@@ -9,7 +9,7 @@ use super::{Global, Outcome, env};
 use clap::{ArgAction, Args, ValueEnum, ValueHint};
 use isopod_engine::spec::{Console, ContainerSpec, Cwd, MachineSpec, ProcessSpec, RootSpec};
 use isopod_engine::timings::{Counters, Row};
-use isopod_engine::{CopySpec, Engine, Pull, Result, Streams, Timings, Word};
+use isopod_engine::{CopySpec, Engine, Foreground, Pull, Result, Streams, Timings, Waiting, Word};
 use std::env::var_os;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -158,12 +158,18 @@ pub(super) struct RunArgs {
     help: Option<bool>,
 }
 
-pub(super) fn run(global: &Global, args: RunArgs, timings: &mut Timings) -> Outcome {
+pub(super) fn run(
+    global: &Global,
+    args: RunArgs,
+    timings: &mut Timings,
+    waiting: Option<Waiting>,
+) -> Outcome {
     let format = args.timings.clone();
+    let foreground = Foreground { streams: Streams::own(), timings, waiting };
     let finished = match args.from_snapshot.clone() {
         Some(snapshot) => args.into_copy().and_then(|copy| {
             let engine = Engine::open(global.options())?;
-            engine.run_snapshot(&snapshot, copy, Streams::own(), timings)
+            engine.run_snapshot(&snapshot, copy, foreground)
         }),
         None => {
             let pull = args.pull.map_or_else(Pull::default, Pull::from);
@@ -175,7 +181,7 @@ pub(super) fn run(global: &Global, args: RunArgs, timings: &mut Timings) -> Outc
                     spec.image = pulled.digest.to_string();
                 }
                 let mut making = output::Making::new(false);
-                engine.run(spec, Streams::own(), timings, &mut |stage| making.at(stage))
+                engine.run(spec, foreground, &mut |stage| making.at(stage))
             })
         }
     };

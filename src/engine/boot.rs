@@ -61,7 +61,8 @@ fn index() -> String {
 /// Both, if they are there: each was put there whole.
 fn open(folder: &Path) -> Option<ShareFiles> {
     let view = View::of(folder).ok()?;
-    Some(ShareFiles { index: view.open(&index()).ok()?, layers: vec![view.open(&data()).ok()?] })
+    let (index, layers) = (view.open(&index()).ok()?, vec![view.open(&data()).ok()?]);
+    Some(ShareFiles { index, layers, view: Some(view) })
 }
 
 /// Whole or not at all, whoever else does the same at the same time.

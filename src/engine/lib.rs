@@ -60,7 +60,7 @@ pub use isopod_image::{
     ArchiveForm, Damage, ImageUsage, Kept, LayerProgress, Loaded, Part, Progress, Pruned, Reference, Removed,
     Repair, Step, Stray, Summary, Usage,
 };
-pub use isopod_jail::{Layer, Layers, Observation, UnknownLayer};
+pub use isopod_jail::{Layer, Layers, Observation, UnknownLayer, Waiting};
 pub use isopod_vmm::process::{NAME as VMM_NAME, main as vmm_main};
 pub use snapshot::SnapshotSummary;
 pub use template::{Making, TemplateSummary};
@@ -72,6 +72,7 @@ use container::launch::Context;
 use container::records::Records;
 use images::Images;
 use isopod_jail::own_layers;
+use isopod_vmm::client;
 use rustix::process::geteuid;
 use snapshot::Snapshots;
 use spec::{ContainerSpec, MachineSpec};
@@ -112,6 +113,21 @@ impl Default for Options {
     }
 }
 
+/// What a container has of the command that runs it in the foreground.
+#[derive(Debug)]
+pub struct Foreground<'a> {
+    pub streams: Streams<'a>,
+    pub timings: &'a mut Timings,
+    /// From `spawn_ahead`.
+    pub waiting: Option<Waiting>,
+}
+
+/// A machine's process, for whoever is about to run a container: it is loaded while the caller still finds out which. That
+/// none can be had is told by who needs it.
+pub fn spawn_ahead(unjailed: Layers) -> Option<Waiting> {
+    client::spawn_ahead(own_layers().without(unjailed)).ok()
+}
+
 /// All containers and images under one data root.
 #[derive(Debug)]
 pub struct Engine {
@@ -138,35 +154,22 @@ impl Engine {
     pub fn run(
         &self,
         spec: ContainerSpec,
-        streams: Streams<'_>,
-        timings: &mut Timings,
+        foreground: Foreground<'_>,
         making: &mut dyn FnMut(Making),
     ) -> Result<Finished> {
-        container::run::run(self.context(streams, timings), spec, making)
+        container::run::run(self.context(foreground), spec, making)
     }
 
     /// Runs a container that goes on where a snapshot was taken, to its end.
-    pub fn run_snapshot(
-        &self,
-        name: &str,
-        copy: CopySpec,
-        streams: Streams<'_>,
-        timings: &mut Timings,
-    ) -> Result<Finished> {
+    pub fn run_snapshot(&self, name: &str, copy: CopySpec, foreground: Foreground<'_>) -> Result<Finished> {
         let opened = self.snapshots.open(name)?;
-        container::restore::restore(self.context(streams, timings), &self.snapshots, opened, copy)
+        container::restore::restore(self.context(foreground), &self.snapshots, opened, copy)
     }
 
     /// As `run_snapshot`, from what `copy_of` gave.
-    pub fn run_copy(
-        &self,
-        file: File,
-        copy: CopySpec,
-        streams: Streams<'_>,
-        timings: &mut Timings,
-    ) -> Result<Finished> {
+    pub fn run_copy(&self, file: File, copy: CopySpec, foreground: Foreground<'_>) -> Result<Finished> {
         let opened = snapshot::open(file)?;
-        container::restore::restore(self.context(streams, timings), &self.snapshots, opened, copy)
+        container::restore::restore(self.context(foreground), &self.snapshots, opened, copy)
     }
 
     /// A running container, written into a file that has no name: containers started from it share its memory, and who
@@ -221,9 +224,10 @@ impl Engine {
         self.templates.remove(key)
     }
 
-    fn context<'a>(&'a self, streams: Streams<'a>, timings: &'a mut Timings) -> Context<'a> {
+    fn context<'a>(&'a self, foreground: Foreground<'a>) -> Context<'a> {
         let Self { images, records, templates, layers, .. } = self;
-        Context { images, records, templates, layers: *layers, streams, timings }
+        let Foreground { streams, timings, waiting } = foreground;
+        Context { images, records, templates, layers: *layers, waiting, streams, timings }
     }
 
     /// The containers that are not over, or all; the youngest first.

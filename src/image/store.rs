@@ -105,6 +105,8 @@ pub struct Image {
     pub index: File,
     /// The data files its extents name, in order.
     pub layers: Vec<File>,
+    /// What those were opened in.
+    pub view: View,
 }
 
 /// An image in a list.
@@ -412,6 +414,7 @@ impl Store {
             config,
             index: self.open_at(Place::ImageIndex(digest))?,
             layers: layers?,
+            view,
         })
     }
 

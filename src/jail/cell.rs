@@ -85,32 +85,48 @@ impl Drop for Jailed {
     }
 }
 
-impl Cell {
-    /// Starts this program again, under `name`.
-    pub fn start(&self, name: &CStr) -> Result<Jailed, StartError> {
-        let failed = |op| move |source: io::Error| StartError::Process { op, source };
+/// A process that waits to be told which jail to enter. Who starts it before that is known spares the time it takes to load
+/// the program.
+#[derive(Debug)]
+pub struct Waiting {
+    process: Jailed,
+    born_into: Namespaces,
+}
+
+impl Waiting {
+    /// Starts this program again, under `name`, in the namespaces that a process of these layers cannot enter by itself.
+    pub fn start(name: &CStr, layers: Layers) -> Result<Self, StartError> {
         let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
         let (socket, theirs) = pair.map_err(|e| failed("make a socket pair")(e.into()))?;
+        let born_into = born_into(layers);
+        let (args, env) = (Strings::new(vec![name.to_owned()]), Strings::new(Vec::new()));
+        let child = program::start(c"/proc/self/exe", (&args, &env), theirs.as_fd(), born_into);
+        let child = child.map_err(|source| match born_into {
+            Namespaces::NONE => failed("execute this program")(source),
+            Namespaces::PID => StartError::Namespaces { layer: Layer::Pid, source },
+            _ => StartError::Namespaces { layer: Layer::User, source },
+        })?;
+        let process = Jailed { child, socket, group: None, layers: Layers::NONE };
+        Ok(Self { process, born_into })
+    }
+}
+
+/// With a user namespace come all rights in the others; without root that takes being born there.
+fn born_into(layers: Layers) -> Namespaces {
+    let pid = if layers.has(Layer::Pid) { Namespaces::PID } else { Namespaces::NONE };
+    let user = layers.has(Layer::User) && !ids::may_be_taken();
+    if user { pid | Namespaces::USER } else { pid }
+}
+
+impl Cell {
+    /// Has a process enter: the one that waits if it can, or a new one of that name.
+    pub fn start(&self, name: &CStr, waiting: Option<Waiting>) -> Result<Jailed, StartError> {
+        let fits = |waiting: &Waiting| waiting.born_into == born_into(self.layers);
+        let waiting = waiting.filter(fits).map_or_else(|| Waiting::start(name, self.layers), Ok)?;
+        let mut jailed = waiting.process;
         let limits = self.group.filter(|_| self.layers.has(Layer::ControlGroup));
         let without = if limits.is_some() { Layers::NONE } else { Layers::NONE | Layer::ControlGroup };
-        let layers = self.layers.without(without);
-        let take_id = ids::may_be_taken();
-        let pid = if layers.has(Layer::Pid) { Namespaces::PID } else { Namespaces::NONE };
-        let mut own = pid;
-        if layers.has(Layer::User) && !take_id {
-            own = own | Namespaces::USER;
-        }
-        let (args, env) = (Strings::new(vec![name.to_owned()]), Strings::new(Vec::new()));
-        let child =
-            program::start(c"/proc/self/exe", (&args, &env), theirs.as_fd(), own).map_err(|source| {
-                let layer = if own == pid { Layer::Pid } else { Layer::User };
-                match own {
-                    Namespaces::NONE => failed("execute this program")(source),
-                    _ => StartError::Namespaces { layer, source },
-                }
-            })?;
-        drop(theirs);
-        let mut jailed = Jailed { child, socket, group: None, layers };
+        jailed.layers = self.layers.without(without);
         // While the program is loaded.
         let joins = match limits {
             Some(limits) => {
@@ -121,10 +137,14 @@ impl Cell {
             }
             None => Vec::new(),
         };
-        let order = Order { layers, take_id, limits: self.limits };
+        let order = Order { layers: jailed.layers, take_id: ids::may_be_taken(), limits: self.limits };
         let order = serde_json::to_vec(&order).map_err(|e| failed("encode the order")(e.into()))?;
         let joins: Vec<_> = joins.iter().map(AsFd::as_fd).collect();
         fdpass::send(jailed.socket.as_fd(), &order, &joins).map_err(failed("tell it which jail to enter"))?;
         Ok(jailed)
     }
+}
+
+fn failed(op: &'static str) -> impl Fn(io::Error) -> StartError {
+    move |source| StartError::Process { op, source }
 }

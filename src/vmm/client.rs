@@ -6,7 +6,7 @@ use crate::config::{ConfigError, MIN_MEMORY_MIB, MachineConfig};
 use crate::process::{NAME, chain};
 use crate::vcpu::MEMORY_GONE;
 use crate::wire::{End, Event, MAX_MESSAGE, Request};
-use isopod_jail::{Cell, GroupLimits, Jailed, Layer, Layers, Limits, StartError as CellError};
+use isopod_jail::{Cell, GroupLimits, Jailed, Layer, Layers, Limits, StartError as CellError, Waiting};
 use isopod_sys::fdpass;
 use libc::{SIGBUS, SIGKILL, SIGSYS};
 use rustix::net::{Shutdown, shutdown};
@@ -87,7 +87,7 @@ pub fn cell(layers: Layers, memory_mib: u32, vcpus: u8) -> Cell {
 
 /// Has a process enter a machine's jail and end there; else which layer cannot be had, if it is one, and why.
 pub fn try_jail(layers: Layers) -> Result<(), (Option<Layer>, String)> {
-    let process = cell(layers, MIN_MEMORY_MIB, 1).start(NAME);
+    let process = cell(layers, MIN_MEMORY_MIB, 1).start(NAME, None);
     let process = process.map_err(|e| (e.layer(), chain(&e)))?;
     // A process that is in its jail waits for its configuration, and ends when there will be none.
     let _ = shutdown(&process.socket, Shutdown::Write);
@@ -101,9 +101,15 @@ pub fn try_jail(layers: Layers) -> Result<(), (Option<Layer>, String)> {
     }
 }
 
-/// Starts a machine's process, which closes its jail behind itself while its configuration is still being worked out.
-pub fn spawn(cell: &Cell) -> Result<Jailed, StartError> {
-    Ok(cell.start(NAME)?)
+/// Starts a machine's process before it is known which machine's.
+pub fn spawn_ahead(layers: Layers) -> Result<Waiting, StartError> {
+    Ok(Waiting::start(NAME, layers)?)
+}
+
+/// Has a machine's process, the one that waits or a new one, close its jail behind itself while its configuration is still
+/// being worked out.
+pub fn spawn(cell: &Cell, waiting: Option<Waiting>) -> Result<Jailed, StartError> {
+    Ok(cell.start(NAME, waiting)?)
 }
 
 /// Starts a machine in a process of its own. The descriptors are the machine's from here on.

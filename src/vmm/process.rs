@@ -199,7 +199,7 @@ fn unpack(config: &MachineConfig, fds: Vec<OwnedFd>) -> Option<Descriptors> {
     let mut share = |layers: u16| -> Option<ShareFiles> {
         let index = File::from(fds.next()?);
         let layers = (0..layers).map(|_| fds.next().map(File::from)).collect::<Option<_>>()?;
-        Some(ShareFiles { index, layers })
+        Some(ShareFiles { index, layers, view: None })
     };
     let boot = share(config.boot_layers)?;
     let image = match config.image_layers {

@@ -29,7 +29,8 @@ use crate::stdio::{Ending, Parts, Session};
 use crate::template::{Greeting, Learns, Templates};
 use crate::terminal::Streams;
 use crate::timings::{Mark, Timings};
-use isopod_jail::{Layers, supervise};
+use isopod_image::Image;
+use isopod_jail::{Layers, Waiting, supervise};
 use isopod_protocol::frame::MAX_MESSAGE;
 use isopod_protocol::message::{Container, Thaw};
 use isopod_protocol::{AGENT_PORT, FromHost};
@@ -55,6 +56,8 @@ pub(crate) struct Context<'a> {
     pub(crate) templates: &'a Templates,
     /// Of the jail, as far as this host and its user have it.
     pub(crate) layers: Layers,
+    /// The machine's process, if it is there already.
+    pub(crate) waiting: Option<Waiting>,
     pub(crate) streams: Streams<'a>,
     pub(crate) timings: &'a mut Timings,
 }
@@ -227,6 +230,8 @@ fn start(prepared: Prepared, source: Option<Source>) -> Result<(Machine, OwnedFd
     let failed = "cannot start the machine";
     let (ours, theirs) = UnixStream::pair().map_err(EngineError::io(failed))?;
     let layers = |n: usize| u16::try_from(n).map_err(EngineError::io("the image has too many layers"));
+    let Image { index, layers: files, view, .. } = prepared.image;
+    let image = ShareFiles { index, layers: files, view: Some(view) };
     let config = MachineConfig {
         vcpus: prepared.vcpus,
         memory_mib: prepared.memory_mib,
@@ -235,7 +240,7 @@ fn start(prepared: Prepared, source: Option<Source>) -> Result<(Machine, OwnedFd
         assist: prepared.kvm.host.assist,
         agent_port: AGENT_PORT,
         boot_layers: layers(prepared.boot.layers.len())?,
-        image_layers: Some(layers(prepared.image.layers.len())?),
+        image_layers: Some(layers(image.layers.len())?),
         restored: source.is_some(),
         touched: source.as_ref().is_some_and(|source| source.touched.is_some()),
     };
@@ -245,7 +250,7 @@ fn start(prepared: Prepared, source: Option<Source>) -> Result<(Machine, OwnedFd
         kernel: prepared.kernel.file,
         agent: theirs,
         boot: prepared.boot,
-        image: Some(ShareFiles { index: prepared.image.index, layers: prepared.image.layers }),
+        image: Some(image),
         console: prepared.console,
         saved,
         touched: touched.flatten(),

@@ -12,7 +12,7 @@ use crate::sink::own_description;
 use crate::stdio::Limits;
 use crate::template::Templates;
 use isopod_image::Image;
-use isopod_jail::{Jailed, Layers};
+use isopod_jail::{Jailed, Layers, Waiting};
 use isopod_vmm::client::{self, ShareFiles};
 use isopod_vmm::config::Assist;
 use rustix::io::dup;
@@ -40,10 +40,10 @@ pub(crate) struct Prepared {
 }
 
 /// Starts the process of a machine like this one. It comes to its jail while everything else is looked up.
-pub(crate) fn spawn(spec: &ContainerSpec, layers: Layers) -> Result<Jailed> {
+pub(crate) fn spawn(spec: &ContainerSpec, layers: Layers, waiting: Option<Waiting>) -> Result<Jailed> {
     let layers = layers.without(spec.security.unjailed);
     let cell = client::cell(layers, spec.machine.memory.mib(), spec.machine.vcpus.count());
-    client::spawn(&cell).map_err(not_started)
+    client::spawn(&cell, waiting).map_err(not_started)
 }
 
 pub(crate) fn prepare(

@@ -26,7 +26,7 @@ pub struct CopySpec {
 }
 
 pub(crate) fn restore(
-    context: Context<'_>,
+    mut context: Context<'_>,
     snapshots: &Snapshots,
     opened: Opened,
     copy: CopySpec,
@@ -46,7 +46,7 @@ pub(crate) fn restore(
             .because("the container was started with a terminal")
             .hint("leave -i out, or run it from a terminal"));
     }
-    let process = spawn(&spec, context.layers)?;
+    let process = spawn(&spec, context.layers, context.waiting.take())?;
     // Not by its name, which may be another image's by now.
     let image = context.images.resolve(&record.image_digest)?;
     context.timings.mark(Mark::ImageResolved);

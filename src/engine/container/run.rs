@@ -28,7 +28,7 @@ pub struct Finished {
 }
 
 pub(crate) fn run(
-    context: Context<'_>,
+    mut context: Context<'_>,
     spec: ContainerSpec,
     making: &mut dyn FnMut(Making),
 ) -> Result<Finished> {
@@ -36,7 +36,7 @@ pub(crate) fn run(
         return Err(EngineError::new(Kind::Invalid, "the input device is not a TTY")
             .hint("leave -t out, or run it from a terminal"));
     }
-    let process = spawn(&spec, context.layers)?;
+    let process = spawn(&spec, context.layers, context.waiting.take())?;
     let image = context.images.resolve(&spec.image)?;
     context.timings.mark(Mark::ImageResolved);
     let defaults = Defaults::of(&image.config)?;

@@ -97,7 +97,7 @@ fn start(needed: Needed<'_>, boot: ShareFiles) -> Result<(Machine, UnixStream)> 
         touched: None,
     };
     let cell = client::cell(needed.layers, needed.memory_mib, needed.vcpus);
-    let process = client::spawn(&cell).map_err(not_started)?;
+    let process = client::spawn(&cell, None).map_err(not_started)?;
     let machine = client::start(process, &config, descriptors).map_err(not_started)?;
     Ok((machine, ours))
 }

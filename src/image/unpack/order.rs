@@ -58,7 +58,8 @@ impl Unpacking {
     pub(crate) fn start(worker: Worker, limits: Limits, data: &File, index: &File) -> Result<Self> {
         let unpacking = match worker {
             Worker::Process(layers) => {
-                let jailed = cell(layers, &limits).start(NAME).map_err(io::Error::other).during(DOING)?;
+                let jailed =
+                    cell(layers, &limits).start(NAME, None).map_err(io::Error::other).during(DOING)?;
                 let socket = jailed.socket.try_clone().during(DOING)?;
                 Self { socket, who: Who::Process(jailed), deaf: false }
             }
