@@ -15,13 +15,14 @@ pub(super) const CALLS: &[Rule] = &[
     ),
     allow(libc::SYS_close, "the two files"),
     allow(libc::SYS_brk, "the heap"),
-    allow_when(libc::SYS_mmap, When::Lacks(2, EXECUTABLE), "the heap, for what is large"),
+    allow_when(
+        libc::SYS_mmap,
+        When::Lacks(2, libc::PROT_EXEC.cast_unsigned()),
+        "the heap, for what is large",
+    ),
     allow(libc::SYS_munmap, "the heap"),
     allow(libc::SYS_mremap, "the heap: what is large grows"),
     allow(libc::SYS_getrandom, "the seed of a hash table"),
     allow(libc::SYS_sigaltstack, "the first thread's end"),
     allow(libc::SYS_exit_group, "its end"),
 ];
-
-/// PROT_EXEC.
-const EXECUTABLE: u32 = 4;

@@ -6,9 +6,10 @@ use isopod_sys::seccomp::{Rule, When, allow, allow_when};
 pub(super) const CALLS: &[Rule] = &[
     allow(libc::SYS_preadv, "contents, into the guest's buffers"),
     allow(libc::SYS_fstat, "how long a file is that pages are mapped of"),
-    allow_when(libc::SYS_mmap, When::Lacks(2, EXECUTABLE), "pages of a file, over the guest's"),
+    allow_when(
+        libc::SYS_mmap,
+        When::Lacks(2, libc::PROT_EXEC.cast_unsigned()),
+        "pages of a file, over the guest's",
+    ),
     allow_when(libc::SYS_madvise, When::Is(2, 22), "MADV_POPULATE_READ: those pages, all at once"),
 ];
-
-/// PROT_EXEC.
-const EXECUTABLE: u32 = 4;
