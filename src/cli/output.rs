@@ -133,7 +133,7 @@ impl Making {
             Stage::Waiting => "waiting for another isopod that makes a template",
             Stage::Booting => "making a template to start machines from, once: booting",
             Stage::Saving => "making a template to start machines from, once: saving",
-            Stage::Done => return self.bar.finish_and_clear(),
+            Stage::Done => return self.end(),
         };
         if stderr().is_terminal() {
             if self.bar.is_hidden() {
@@ -145,11 +145,17 @@ impl Making {
             talk(text);
         }
     }
+
+    /// Waits for the thread that draws, too.
+    fn end(&self) {
+        self.bar.disable_steady_tick();
+        self.bar.finish_and_clear();
+    }
 }
 
 impl Drop for Making {
     fn drop(&mut self) {
-        self.bar.finish_and_clear();
+        self.end();
     }
 }
 

@@ -114,8 +114,19 @@ impl Templates {
         &self.run_root
     }
 
-    /// The template for this, made if there is none that is sound.
+    /// The template for this, made if there is none that is sound. However that goes, `progress` hears of its end: who shows
+    /// it has a thread for that, and the engine is to be one thread when it gives up what it need not have.
     pub(crate) fn ensure(
+        &self,
+        needed: Needed<'_>,
+        progress: &mut dyn FnMut(Making),
+    ) -> StdResult<Sealed, Failed> {
+        let found = self.find_or_make(needed, progress);
+        progress(Making::Done);
+        found
+    }
+
+    fn find_or_make(
         &self,
         needed: Needed<'_>,
         progress: &mut dyn FnMut(Making),
@@ -136,7 +147,6 @@ impl Templates {
         let made = Made { folder: &self.folder(), name: &format!("{}{SUFFIX}", key(&identity)) };
         let whole = make::make(needed, boot, identity.clone(), made, progress)?;
         sealed::vouch(&whole, &self.run_root);
-        progress(Making::Done);
         let missing = || EngineError::new(Kind::Io, "the template that was just made is not there");
         Ok(self.find(&identity)?.ok_or_else(missing)?)
     }
