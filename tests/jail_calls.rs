@@ -124,8 +124,6 @@ fn the_jail_closes_in_order_before_the_guests_first_instruction() {
         ("isopod-vmm", "prctl(PR_SET_NO_NEW_PRIVS"),
         ("isopod-vmm", "landlock_restrict_self("),
         ("isopod-vmm", "recvmsg("),
-        ("fs", "seccomp("),
-        ("vcpu0", "seccomp("),
         ("isopod-vmm", "seccomp("),
         ("vcpu0", "ioctl(13, KVM_RUN"),
     ];
@@ -136,7 +134,12 @@ fn the_jail_closes_in_order_before_the_guests_first_instruction() {
         let found = rest.any(|(t, c)| t == thread && (c.starts_with(call) || c.contains(call)));
         assert!(found, "{thread} does not call {call} after what is to come before");
     }
-    let last = calls.iter().rposition(|(t, c)| t == "isopod-vmm" && c.starts_with("seccomp(")).unwrap();
+    let closes = |thread: &str| calls.iter().rposition(|(t, c)| t == thread && c.starts_with("seccomp("));
+    let last = closes("isopod-vmm").unwrap();
+    // Side by side, and all of them before the first thread.
+    for thread in ["fs", "vsock", "rng", "vcpu0"] {
+        assert!(closes(thread).is_some_and(|at| at < last), "{thread}");
+    }
     let allowed: BTreeSet<String> = lists().into_iter().map(|rule| rule.call).collect();
     for (thread, call) in &calls[last + 1..] {
         let name = call.trim_start_matches("<... ").split([' ', '(']).next().unwrap();

@@ -27,8 +27,8 @@ const DISKS: &str = "disks";
 /// Far more than these few entries take.
 const LIMIT: usize = 1024 * 1024;
 
-/// The share's files, made if they are not there yet.
-pub(crate) fn share(data_root: &Path) -> Result<ShareFiles> {
+/// The share's files, made if they are not there yet, and what they were opened in.
+pub(crate) fn share(data_root: &Path) -> Result<(ShareFiles, View)> {
     if AGENT.is_empty() {
         let what = "this build has no guest agent";
         return Err(
@@ -36,8 +36,8 @@ pub(crate) fn share(data_root: &Path) -> Result<ShareFiles> {
         );
     }
     let folder = data_root.join("boot");
-    if let Some(files) = open(&folder) {
-        return Ok(files);
+    if let Some(opened) = open(&folder) {
+        return Ok(opened);
     }
     let write = || -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder.join(DISKS))?;
@@ -59,10 +59,10 @@ fn index() -> String {
 }
 
 /// Both, if they are there: each was put there whole.
-fn open(folder: &Path) -> Option<ShareFiles> {
+fn open(folder: &Path) -> Option<(ShareFiles, View)> {
     let view = View::of(folder).ok()?;
     let (index, layers) = (view.open(&index()).ok()?, vec![view.open(&data()).ok()?]);
-    Some(ShareFiles { index, layers, view: Some(view) })
+    Some((ShareFiles { index, layers }, view))
 }
 
 /// Whole or not at all, whoever else does the same at the same time.

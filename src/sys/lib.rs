@@ -4,6 +4,7 @@
 //! A safe function here never relies on its caller's good behaviour; what a caller could get wrong is a type or an error.
 #![expect(unsafe_code, reason = "this is where it lives")]
 
+pub mod confined;
 pub mod fdpass;
 pub mod heap;
 pub mod mailbox;

@@ -22,7 +22,6 @@ use isopod_devices::virtio::{RestoreError, VirtioDevice};
 use isopod_devices::vsock::Vsock;
 use isopod_fs::{Counters as FsCounters, IndexServer, Nothing};
 use isopod_index::{Index, OpenError};
-use isopod_jail::View;
 use isopod_sys::map::FileMap;
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
@@ -62,8 +61,6 @@ pub struct Descriptors {
 pub struct ShareFiles {
     pub index: File,
     pub layers: Vec<File>,
-    /// What its owner opened them in; who is handed them has none.
-    pub view: Option<View>,
 }
 
 #[derive(Debug, Error)]

@@ -14,7 +14,7 @@ use crate::raw;
 use crate::vcpu::{self, Surroundings};
 use crate::wire::End;
 use isopod_devices::virtio::worker::STACK;
-use isopod_sys::seccomp::allow_only;
+use isopod_sys::confined::{self, Closing};
 use isopod_sys::signal::{self, AllBlocked, SIGUSR1};
 use kvm_ioctls::VcpuFd;
 use rustix::event::{EventfdFlags, eventfd};
@@ -24,7 +24,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 
 pub(crate) const KICK: i32 = SIGUSR1;
 
@@ -99,12 +99,18 @@ struct Member {
 }
 
 impl Crew {
-    /// For as many vCPUs; `confined`, each has no system calls but those it needs.
-    pub(crate) fn new(vcpus: usize, around: &Surroundings, ends: &Ends, confined: bool) -> io::Result<Self> {
+    /// For as many vCPUs; `confined`, each has no system calls but those it needs, once it has said so.
+    pub(crate) fn new(
+        vcpus: usize,
+        around: &Surroundings,
+        ends: &Ends,
+        confined: bool,
+    ) -> io::Result<(Self, Vec<Closing>)> {
         let stop = Arc::new(AtomicBool::new(false));
         let member = |id| Member::new(id, around.clone(), (ends.teller(), Arc::clone(&stop)), confined);
-        let members = (0..vcpus).map(member).collect::<io::Result<_>>()?;
-        Ok(Self { members, stop })
+        let members = (0..vcpus).map(member).collect::<io::Result<Vec<_>>>()?;
+        let (members, closing) = members.into_iter().unzip();
+        Ok((Self { members, stop }, closing))
     }
 
     pub(crate) fn start(&self, vcpus: Vec<VcpuFd>) -> io::Result<()> {
@@ -135,20 +141,10 @@ impl Member {
         around: Surroundings,
         (teller, stop): (Teller, Arc<AtomicBool>),
         confined: bool,
-    ) -> io::Result<Self> {
+    ) -> io::Result<(Self, Closing)> {
         let (orders, ordered) = sync_channel::<VcpuFd>(1);
         let (give_back, returns) = sync_channel(1);
-        let (ready, is_ready) = sync_channel(1);
         let body = move || {
-            // Never unblocked in this thread again, but by KVM_RUN.
-            let begun = AllBlocked::new().and_then(|blocked| {
-                if confined {
-                    allow_only(calls::VCPU)?;
-                }
-                Ok(blocked)
-            });
-            let (said, _blocked) = begun.map_or_else(|e| (Err(e), None), |blocked| (Ok(()), Some(blocked)));
-            let _ = ready.send(said);
             for mut vcpu in ordered {
                 if let Some(end) = begin(&mut vcpu, &around, &stop) {
                     teller.tell(end);
@@ -158,9 +154,11 @@ impl Member {
                 }
             }
         };
-        let thread = Builder::new().name(format!("vcpu{id}")).stack_size(STACK).spawn(body)?;
-        is_ready.recv().map_err(|_| gone())??;
-        Ok(Self { thread, orders, returns })
+        // The thread takes its mask from this one: never unblocked there, but by KVM_RUN.
+        let _blocked = AllBlocked::new()?;
+        let rules = confined.then(|| calls::VCPU.to_vec());
+        let (thread, closing) = confined::spawn(&format!("vcpu{id}"), STACK, rules, body)?;
+        Ok((Self { thread, orders, returns }, closing))
     }
 }
 

@@ -23,20 +23,20 @@ use crate::touched::{self, TouchedError};
 use crate::wire::Counters;
 use isopod_devices::virtio::worker::STACK;
 use isopod_devices::virtio::{SaveError, StartError};
-use isopod_sys::seccomp::allow_only;
+use isopod_sys::confined::{self, Closing};
 use kvm_ioctls::VcpuFd;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs::File;
 use std::io;
 use std::mem;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::thread::{Builder, sleep};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// How long an agent may take to come to its mailbox once it has said that it will.
 const TO_MAILBOX: Duration = Duration::from_secs(20);
 /// It is likely in a timer interrupt, which takes a few milliseconds where KVM emulates.
-const LOOK_AGAIN: Duration = Duration::from_millis(2);
+const LOOK_AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 
 #[derive(Debug, Error)]
 pub(crate) enum MachineError {
@@ -83,15 +83,17 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// With all the threads it will ever have; `confined`, none has system calls but those it needs.
-    pub(crate) fn new(assembled: Assembled, confined: bool) -> Result<Self, MachineError> {
+    /// With the threads it will have for as long as it lives; `confined`, none has system calls but those it needs, once it
+    /// has said so.
+    pub(crate) fn new(assembled: Assembled, confined: bool) -> Result<(Self, Vec<Closing>), MachineError> {
         let Assembled { vcpus, mailbox, still } = assembled;
         let ends = Ends::new(vcpus.len()).map_err(MachineError::Threads)?;
+        let (crew, mut closing) =
+            Crew::new(vcpus.len(), &still.around, &ends, confined).map_err(MachineError::Threads)?;
         for mut transport in still.around.bus.transports() {
-            transport.man(confined)?;
+            closing.extend(transport.man(confined)?);
         }
-        let crew = Crew::new(vcpus.len(), &still.around, &ends, confined).map_err(MachineError::Threads)?;
-        Ok(Self { phase: Phase::Still(vcpus), crew, ends, mailbox, still })
+        Ok((Self { phase: Phase::Still(vcpus), crew, ends, mailbox, still }, closing))
     }
 
     /// Stops everything; with the address of a mailbox, once the agent waits there.
@@ -114,7 +116,8 @@ impl Machine {
             if Instant::now() > deadline {
                 return Err(MachineError::NotWaiting);
             }
-            sleep(LOOK_AGAIN);
+            // Not asleep: a sleep that was interrupted by a stop goes on with another system call, which is on no list.
+            let _ = poll(&mut [PollFd::new(&self.ends, PollFlags::IN)], Some(&LOOK_AGAIN));
         }
     }
 
@@ -160,20 +163,16 @@ impl Machine {
 
     /// A thread that maps the pages that a start touches, beside the guest that is about to touch them, once it is sent word.
     /// Without it each is mapped when it is touched.
-    pub(crate) fn mapper(&mut self, confined: bool) -> Option<SyncSender<()>> {
+    pub(crate) fn mapper(&mut self, confined: bool) -> Option<(SyncSender<()>, Closing)> {
         let list = touched::read(&self.still.touched.take()?);
         let memory = self.still.around.memory.clone();
         let (word, given) = sync_channel(1);
-        let (ready, is_ready) = sync_channel(1);
         let body = move || {
-            let begun = !confined || allow_only(calls::PAGES).is_ok();
-            let _ = ready.send(begun);
-            if begun {
-                let _ = given.recv().map(|()| touched::map(&memory, &list));
-            }
+            let _ = given.recv().map(|()| touched::map(&memory, &list));
         };
-        Builder::new().name("pages".into()).stack_size(STACK).spawn(body).ok()?;
-        is_ready.recv().ok().filter(|begun| *begun).map(|_| word)
+        let rules = confined.then(|| calls::PAGES.to_vec());
+        let (_, closing) = confined::spawn("pages", STACK, rules, body).ok()?;
+        Some((word, closing))
     }
 
     /// Writes down which pages of its memory were touched so far.

@@ -14,7 +14,8 @@ use crate::calls;
 use crate::config::MachineConfig;
 use crate::machine::Machine;
 use crate::wire::{End, Event, MAX_MESSAGE, MAX_REQUEST, Marks, Request};
-use isopod_jail::{Entered, JailError};
+use isopod_jail::{Entered, JailError, Layer};
+use isopod_sys::confined::Closing;
 use isopod_sys::seccomp::allow_only;
 use isopod_sys::{fdpass, heap};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -37,7 +38,7 @@ use std::process::{ExitCode, abort};
 pub const NAME: &CStr = c"isopod-vmm";
 
 /// The whole life of a machine's process. Its standard input is the socket to the engine. All signals stay blocked, as
-/// `client::spawn` left them: its end is the engine's to ask for, and SIGKILL needs no leave.
+/// who started it left them: its end is the engine's to ask for, and SIGKILL needs no leave.
 pub fn main() -> ExitCode {
     let started = now();
     // Otherwise it would be called after the link it was executed by.
@@ -73,20 +74,36 @@ fn tell_panics(socket: OwnedFd) {
 
 /// Until there is an end to be told; `None` if the engine went away.
 fn live(started: u64, socket: BorrowedFd<'_>) -> Option<End> {
-    let unjailed = |e: JailError| End::Unjailed { layer: e.layer, message: chain(&e.source) };
+    let unjailed = |e: &JailError| End::Unjailed { layer: e.layer, message: chain(&e.source) };
     let jail = match isopod_jail::enter(socket) {
         Ok(jail) => jail?,
-        Err(e) => return Some(unjailed(e)),
+        Err(e) => return Some(unjailed(&e)),
     };
     let marks = Marks { process: started, jailed: now(), ..Marks::default() };
-    let (config, fds) = receive(socket).ok()??;
+    let Some((config, fds)) = receive(socket).ok()? else {
+        // Nobody wants a machine: it is asked whether its jail closes.
+        return close(jail, Vec::new()).err().as_ref().map(unjailed);
+    };
     let marks = Marks { config: now(), ..marks };
     match begin(&config, fds, marks, (socket, jail)) {
         // Nobody takes it apart: the process's end is what frees all of it, at once.
         Ok(Some(machine)) => serve(&mut ManuallyDrop::new(machine), socket),
         Ok(None) => None,
-        Err(e) => Some(End::Failed { message: chain(&*e) }),
+        Err(e) => Some(match e.downcast_ref::<JailError>() {
+            Some(e) => unjailed(e),
+            None => End::Failed { message: chain(&*e) },
+        }),
     }
+}
+
+/// Closes the jail's last layer: waits for the other threads' filters, and closes this one's.
+fn close(jail: Entered, threads: Vec<Closing>) -> Result<(), JailError> {
+    let failed = |source| JailError { layer: Layer::Seccomp, source };
+    threads.into_iter().try_for_each(Closing::wait).map_err(failed)?;
+    if jail.filters() {
+        allow_only(calls::MAIN).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// Makes the machine and lets it run; `None` if the engine went away.
@@ -96,8 +113,12 @@ fn begin(
     mut marks: Marks,
     (socket, jail): (BorrowedFd<'_>, Entered),
 ) -> Result<Option<Machine>, Box<dyn Error>> {
-    let mut machine = Machine::new(assemble::assemble(config, fds)?, jail.filters())?;
-    let mapper = machine.mapper(jail.filters());
+    let (mut machine, mut closing) = Machine::new(assemble::assemble(config, fds)?, jail.filters())?;
+    // It may have gone without.
+    let mapper = machine.mapper(jail.filters()).map(|(mapper, closes)| {
+        closing.push(closes);
+        mapper
+    });
     marks.assembled = now();
     let mut bytes = Vec::new();
     if config.restored {
@@ -107,15 +128,15 @@ fn begin(
             (n, _) => bytes.truncate(n),
         }
     }
-    if jail.filters() {
-        // All that is left to close, before the guest's first instruction.
-        allow_only(calls::MAIN)?;
-    }
+    close(jail, closing)?;
     marks.first_run = now();
+    // Before the guest's first instruction: what is said after it may be the guest's word.
+    if send(socket, &Event::Running(marks)).is_err() {
+        return Ok(None);
+    }
     machine.resume(config.restored.then_some(&bytes))?;
-    // It may have gone without.
     let _ = mapper.map(|mapper| mapper.send(()));
-    Ok(send(socket, &Event::Running(marks)).is_ok().then_some(machine))
+    Ok(Some(machine))
 }
 
 /// Waits for the guest's end or the engine's word; `None` if the engine went away.
@@ -199,7 +220,7 @@ fn unpack(config: &MachineConfig, fds: Vec<OwnedFd>) -> Option<Descriptors> {
     let mut share = |layers: u16| -> Option<ShareFiles> {
         let index = File::from(fds.next()?);
         let layers = (0..layers).map(|_| fds.next().map(File::from)).collect::<Option<_>>()?;
-        Some(ShareFiles { index, layers, view: None })
+        Some(ShareFiles { index, layers })
     };
     let boot = share(config.boot_layers)?;
     let image = match config.image_layers {

@@ -12,6 +12,7 @@ use super::chain::{Broken, Chain};
 use super::worker::{Engine, Handler, Port, Wake};
 use super::{Bound, BoundQueue, DeviceState, GuestMemory, RestoreError, SaveError, StartError, VirtioDevice};
 use isopod_fs::{Counters, FileSystem, MAX_REQUEST, Reply, Server};
+use isopod_sys::confined::Closing;
 use isopod_sys::seccomp::Rule;
 use isopod_sys::volatile::{map_into, pread_into};
 use std::fs::File;
@@ -99,7 +100,7 @@ impl VirtioDevice for Fs {
         }
     }
 
-    fn man(&mut self, confined: bool) -> Result<(), StartError> {
+    fn man(&mut self, confined: bool) -> Result<Option<Closing>, StartError> {
         self.engine.man(THREAD, confined)
     }
 

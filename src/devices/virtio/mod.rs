@@ -32,6 +32,7 @@ pub use interrupt::Interrupt;
 pub use state::{DeviceState, RestoreError, SaveError};
 pub use transport::{MmioTransport, TransportState};
 
+use isopod_sys::confined::Closing;
 use isopod_sys::seccomp::Rule;
 use std::fmt::Debug;
 use std::io;
@@ -93,8 +94,8 @@ pub trait VirtioDevice: Send + Debug {
     fn read_config(&self, offset: u64, data: &mut [u8]);
 
     /// Makes the thread that will serve the queues, before the guest runs; `confined`, it has no system calls but those it
-    /// needs.
-    fn man(&mut self, confined: bool) -> Result<(), StartError>;
+    /// needs, once it has said so. None if it is there already.
+    fn man(&mut self, confined: bool) -> Result<Option<Closing>, StartError>;
 
     /// Takes the queues and serves them, on a thread of its own.
     fn start(&mut self, bound: Bound) -> Result<(), StartError>;

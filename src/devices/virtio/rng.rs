@@ -9,6 +9,7 @@ mod calls;
 use super::chain::{Broken, Chain};
 use super::worker::{Engine, Handler, Port, Wake};
 use super::{Bound, BoundQueue, DeviceState, GuestMemory, RestoreError, SaveError, StartError, VirtioDevice};
+use isopod_sys::confined::Closing;
 use isopod_sys::seccomp::Rule;
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -53,7 +54,7 @@ impl VirtioDevice for Rng {
 
     fn read_config(&self, _offset: u64, _data: &mut [u8]) {}
 
-    fn man(&mut self, confined: bool) -> Result<(), StartError> {
+    fn man(&mut self, confined: bool) -> Result<Option<Closing>, StartError> {
         self.0.man(THREAD, confined)
     }
 

@@ -24,18 +24,18 @@ pub use vmm_sys_util::epoll::EventSet;
 
 use super::chain::Broken;
 use super::{Bound, BoundQueue, StartError};
-use isopod_sys::seccomp::{Rule, allow_only};
+use isopod_sys::confined::{self, Closing};
+use isopod_sys::seccomp::Rule;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::{read, write};
 use std::fmt::Debug;
-use std::io;
 use std::mem;
 use std::os::fd::OwnedFd;
 use std::panic;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 /// A thread's stack, in bytes. With the 2 MiB that are usual, each one costs a page of page tables more.
 pub const STACK: usize = 256 << 10;
@@ -77,16 +77,17 @@ impl<H: Handler> Engine<H> {
         Self::Idle(handler, None)
     }
 
-    /// Makes the thread, which has no system calls but those it needs if it is to be `confined`. Without this it is made,
-    /// unconfined, by the first start.
-    pub fn man(&mut self, device: &'static str, confined: bool) -> Result<(), StartError> {
-        if let Self::Idle(_, worker @ None) = self {
-            *worker = Some(Worker::new(device, confined)?);
-        }
-        Ok(())
+    /// Makes the thread, which has no system calls but those it needs if it is to be `confined`; none if it is there already.
+    /// Without this it is made, unconfined, by the first start.
+    pub fn man(&mut self, device: &'static str, confined: bool) -> Result<Option<Closing>, StartError> {
+        let Self::Idle(_, absent @ None) = self else { return Ok(None) };
+        let (worker, closing) = Worker::new(device, confined)?;
+        *absent = Some(worker);
+        Ok(Some(closing))
     }
 
     pub fn start(&mut self, device: &'static str, bound: Bound) -> Result<(), StartError> {
+        // One that is made now is not confined: there is nothing to wait for.
         self.man(device, false)?;
         match mem::replace(self, Self::Lost) {
             Self::Idle(handler, Some(worker)) => {
@@ -148,27 +149,23 @@ struct Stop {
 }
 
 impl<H: Handler> Worker<H> {
-    fn new(device: &'static str, confined: bool) -> Result<Self, StartError> {
+    fn new(device: &'static str, confined: bool) -> Result<(Self, Closing), StartError> {
         let wait = |op| move |source| StartError::Wait { device, op, source };
         let event = eventfd(0, EventfdFlags::CLOEXEC).map_err(|e| wait("eventfd")(e.into()))?;
         let stop = Arc::new(Stop { asked: AtomicBool::new(false), event });
         let (orders, ordered) = sync_channel::<(H, Bound)>(1);
         let (give_back, returns) = sync_channel(1);
-        let (ready, is_ready) = sync_channel(1);
         let asked = Arc::clone(&stop);
         let body = move || {
-            let _ = ready.send(if confined { confine::<H>() } else { Ok(()) });
             for (handler, bound) in ordered {
                 if give_back.send(run(bound, handler, &asked)).is_err() {
                     return;
                 }
             }
         };
-        let begun = thread::Builder::new().name(device.to_owned()).stack_size(STACK).spawn(body);
-        let failed = |source| StartError::Thread { device, source };
-        let thread = begun.map_err(failed)?;
-        is_ready.recv().map_err(|e| failed(io::Error::other(e)))?.map_err(failed)?;
-        Ok(Self { thread, orders, returns, stop })
+        let (thread, closing) = confined::spawn(device, STACK, confined.then(rules::<H>), body)
+            .map_err(|source| StartError::Thread { device, source })?;
+        Ok((Self { thread, orders, returns, stop }, closing))
     }
 
     fn start(&self, handler: H, bound: Bound) {
@@ -190,12 +187,7 @@ impl<H: Handler> Worker<H> {
     }
 }
 
-/// Leaves this thread nothing but what it needs.
-fn confine<H: Handler>() -> io::Result<()> {
-    allow_only(&rules::<H>())
-}
-
-/// What is left to it.
+/// What is left to a device's thread.
 pub(crate) fn rules<H: Handler>() -> Vec<Rule> {
     [calls::CALLS, H::CALLS].concat()
 }

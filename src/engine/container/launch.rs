@@ -159,7 +159,7 @@ pub(crate) fn launch(context: Context<'_>, launch: Launch<'_>) -> Result<Finishe
     if spec.remove {
         trouble.extend(records.remove_owned(owned).err());
     }
-    // Its end was asked for before all that; it takes the kernel a while to take a machine apart.
+    // The end of one that ran was asked for before all that; it takes the kernel a while to take a machine apart.
     drop(running);
     if let Some(session) = &mut session {
         session.torn_down();
@@ -231,7 +231,9 @@ fn start(prepared: Prepared, source: Option<Source>) -> Result<(Machine, OwnedFd
     let (ours, theirs) = UnixStream::pair().map_err(EngineError::io(failed))?;
     let layers = |n: usize| u16::try_from(n).map_err(EngineError::io("the image has too many layers"));
     let Image { index, layers: files, view, .. } = prepared.image;
-    let image = ShareFiles { index, layers: files, view: Some(view) };
+    // Closed when the machine has its files: that takes longer than anything else here.
+    let _views = (view, prepared.view);
+    let image = ShareFiles { index, layers: files };
     let config = MachineConfig {
         vcpus: prepared.vcpus,
         memory_mib: prepared.memory_mib,

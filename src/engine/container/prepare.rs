@@ -12,7 +12,7 @@ use crate::sink::own_description;
 use crate::stdio::Limits;
 use crate::template::Templates;
 use isopod_image::Image;
-use isopod_jail::{Jailed, Layers, Waiting};
+use isopod_jail::{Jailed, Layers, View, Waiting};
 use isopod_vmm::client::{self, ShareFiles};
 use isopod_vmm::config::Assist;
 use rustix::io::dup;
@@ -28,6 +28,8 @@ const MAX_START_TIMEOUT: u64 = 86_400;
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) image: Image,
+    /// What the boot share was opened in.
+    pub(crate) view: View,
     pub(crate) kernel: Kernel,
     pub(crate) kvm: Kvm,
     pub(crate) boot: ShareFiles,
@@ -55,7 +57,7 @@ pub(crate) fn prepare(
     let kernel = kernel::find(spec.machine.kernel.as_deref())?;
     let kvm = kvm::open(templates.run_root())?;
     check_host(&spec.machine, &kvm)?;
-    let boot = boot::share(templates.data_root())?;
+    let (boot, view) = boot::share(templates.data_root())?;
     let console = match &spec.machine.console {
         None => None,
         Some(Console::Stderr) => {
@@ -70,7 +72,7 @@ pub(crate) fn prepare(
     };
     let limits = limits(kvm.host.assist)?;
     let (vcpus, memory_mib) = (spec.machine.vcpus.count(), spec.machine.memory.mib());
-    Ok(Prepared { image, kernel, kvm, boot, console, vcpus, memory_mib, limits, process })
+    Ok(Prepared { image, view, kernel, kvm, boot, console, vcpus, memory_mib, limits, process })
 }
 
 pub(crate) fn check_host(machine: &MachineSpec, kvm: &Kvm) -> Result<()> {

@@ -143,7 +143,7 @@ impl Templates {
             Err(e) if matches!(e.kind(), Kind::Invalid | Kind::Conflict) => self.forget(&key(&identity))?,
             Err(e) => return Err(e.into()),
         }
-        let boot = boot::share(&self.data_root)?;
+        let (boot, _view) = boot::share(&self.data_root)?;
         let made = Made { folder: &self.folder(), name: &format!("{}{SUFFIX}", key(&identity)) };
         let whole = make::make(needed, boot, identity.clone(), made, progress)?;
         sealed::vouch(&whole, &self.run_root);

@@ -5,7 +5,7 @@ use super::{GET_REGS, GET_SREGS, GET_VCPU_EVENTS, GET_XSAVE, TRANSLATE};
 use isopod_sys::seccomp::{Rule, When, allow, allow_when, ioctl};
 
 pub(crate) const CALLS: &[Rule] = &[
-    allow(libc::SYS_ppoll, "waits for the engine's word and the guest's end"),
+    allow(libc::SYS_ppoll, "waits for the engine's word, the guest's end, the agent at its mailbox"),
     allow(libc::SYS_recvmsg, "what the engine asks for"),
     allow(libc::SYS_sendmsg, "what it is answered"),
     allow(libc::SYS_futex, "starts and stops the other threads"),
@@ -15,7 +15,6 @@ pub(crate) const CALLS: &[Rule] = &[
     allow(libc::SYS_tgkill, "ends KVM_RUN of a vCPU"),
     allow(libc::SYS_rt_sigprocmask, "pthread_kill"),
     allow(libc::SYS_clock_gettime, "the time, on hosts whose vDSO cannot tell it"),
-    allow(libc::SYS_clock_nanosleep, "until the agent is at its mailbox"),
     allow(libc::SYS_write, "a device's stop, a list of pages"),
     allow_when(
         libc::SYS_fcntl,

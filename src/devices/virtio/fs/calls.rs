@@ -11,5 +11,9 @@ pub(super) const CALLS: &[Rule] = &[
         When::Lacks(2, libc::PROT_EXEC.cast_unsigned()),
         "pages of a file, over the guest's",
     ),
-    allow_when(libc::SYS_madvise, When::Is(2, 22), "MADV_POPULATE_READ: those pages, all at once"),
+    allow_when(
+        libc::SYS_madvise,
+        When::Is(2, libc::MADV_POPULATE_READ.cast_unsigned()),
+        "MADV_POPULATE_READ: those pages, all at once",
+    ),
 ];

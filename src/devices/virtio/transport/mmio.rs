@@ -12,6 +12,7 @@ use super::registers::{QueueRegister, Registers};
 use crate::virtio::state::BindError;
 use crate::virtio::status::{DEVICE_NEEDS_RESET, Effect};
 use crate::virtio::{Bound, BoundQueue, GuestMemory, Interrupt, StartError, VirtioDevice, features};
+use isopod_sys::confined::Closing;
 use pause::Hold;
 use std::io;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -72,7 +73,7 @@ impl MmioTransport {
     }
 
     /// Makes the device's thread, before the guest runs.
-    pub fn man(&mut self, confined: bool) -> Result<(), StartError> {
+    pub fn man(&mut self, confined: bool) -> Result<Option<Closing>, StartError> {
         self.device.man(confined)
     }
 

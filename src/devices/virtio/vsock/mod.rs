@@ -25,6 +25,7 @@ use super::chain::{Broken, Chain};
 use super::worker::{Engine, EventSet, Handler, Port, Wake};
 use super::{Bound, BoundQueue, DeviceState, RestoreError, SaveError, StartError, VirtioDevice};
 use bridge::Interest;
+use isopod_sys::confined::Closing;
 use isopod_sys::seccomp::Rule;
 use muxer::{Address, Filled, Muxer};
 use std::io;
@@ -89,7 +90,7 @@ impl VirtioDevice for Vsock {
         }
     }
 
-    fn man(&mut self, confined: bool) -> Result<(), StartError> {
+    fn man(&mut self, confined: bool) -> Result<Option<Closing>, StartError> {
         self.engine.man(THREAD, confined)
     }
 

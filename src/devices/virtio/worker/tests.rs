@@ -2,11 +2,13 @@
 use super::*;
 use crate::virtio::conformance::driver::{BUFFERS, Driver, NEXT, WRITE};
 use crate::virtio::{DeviceState, RestoreError, SaveError, VirtioDevice};
+use isopod_sys::confined::Closing;
 use std::fs;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Gives every chain back, and counts; tells of what it watches.
@@ -63,7 +65,7 @@ impl VirtioDevice for Device {
 
     fn read_config(&self, _offset: u64, _data: &mut [u8]) {}
 
-    fn man(&mut self, confined: bool) -> Result<(), StartError> {
+    fn man(&mut self, confined: bool) -> Result<Option<Closing>, StartError> {
         self.engine.man(self.name, confined)
     }
 
