@@ -9,10 +9,13 @@ use crate::wire::{End, Event, MAX_MESSAGE, Request};
 use isopod_jail::{Cell, GroupLimits, Jailed, Layer, Layers, Limits, StartError as CellError, Waiting};
 use isopod_sys::fdpass;
 use libc::{SIGBUS, SIGKILL, SIGSYS};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{Shutdown, shutdown};
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 use thiserror::Error;
 
 pub use crate::assemble::ShareFiles;
@@ -68,6 +71,8 @@ const MADE: u64 = 256;
 const THREADS: u64 = 16;
 /// A page table's part of the memory it is of, twice (the process's and KVM's), and as much as KVM's shadow may take (2 %).
 const TABLES: u64 = 32;
+/// How long what is sent may wait for room.
+const SENDING: Duration = Duration::from_secs(10);
 /// Bytes that a machine may have beside its guest's memory.
 const MEMORY_BESIDE: u64 = 64 << 20;
 
@@ -89,15 +94,18 @@ pub fn cell(layers: Layers, memory_mib: u32, vcpus: u8) -> Cell {
 pub fn try_jail(layers: Layers) -> Result<(), (Option<Layer>, String)> {
     let process = cell(layers, MIN_MEMORY_MIB, 1).start(NAME, None);
     let process = process.map_err(|e| (e.layer(), chain(&e)))?;
-    // A process that is in its jail waits for its configuration, and ends when there will be none.
+    // A process that is in its jail waits for its configuration. When there will be none it closes what is left, and ends.
     let _ = shutdown(&process.socket, Shutdown::Write);
     let mut said = vec![0; MAX_MESSAGE];
-    let n = fdpass::receive(process.socket.as_fd(), &mut said).map_or(0, |(n, _)| n);
-    let _ = process.child.wait();
-    match serde_json::from_slice(&said[..n]) {
-        Ok(Event::Ended(End::Unjailed { layer, message })) => Err((Some(layer), printable(&message))),
-        _ if n == 0 => Ok(()),
-        _ => Err((None, "a process that entered its jail says what it should not".to_owned())),
+    let said = fdpass::receive(process.socket.as_fd(), &mut said).map(|(n, _)| said[..n].to_vec());
+    let ended = process.child.wait().is_ok_and(|status| status.exit_status() == Some(0));
+    match said {
+        Ok(said) if said.is_empty() && ended => Ok(()),
+        Ok(said) => match serde_json::from_slice(&said) {
+            Ok(Event::Ended(End::Unjailed { layer, message })) => Err((Some(layer), printable(&message))),
+            _ => Err((None, "a process that entered its jail does not end there as it should".to_owned())),
+        },
+        Err(e) => Err((None, format!("a process that entered its jail cannot be heard: {e}"))),
     }
 }
 
@@ -120,6 +128,9 @@ pub fn start(process: Jailed, config: &MachineConfig, fds: Descriptors) -> Resul
         return Err(StartError::Layers(layers));
     }
     let message = serde_json::to_vec(config).map_err(|e| failed("encode the configuration")(e.into()))?;
+    // A process that was captured may never read again.
+    set_socket_timeout(&process.socket, Timeout::Send, Some(SENDING))
+        .map_err(|e| failed("limit a wait")(e.into()))?;
     let sent = fdpass::send(process.socket.as_fd(), &message, &pack(&fds));
     let len = |file: File| file.metadata().map(|at| (file, at.len())).ok();
     let saved = fds.saved.and_then(len);
@@ -203,9 +214,17 @@ impl Machine {
         self.ask(Request::Save, &[file.as_fd(), identity.as_fd()])
     }
 
-    /// Sees to it that it can be asked what was touched: who only supervises may not look into another process any more.
+    /// Sees to it that it can be asked what was touched: who only supervises may not look into another process any more. The
+    /// machine is handed the file, so it is opened without the capability that shows where on the host a page is
+    /// (proc_pid_pagemap(5)); this thread goes without that from here on.
     pub fn look_at_pages(&mut self) {
-        self.pagemap = File::open(format!("/proc/{}/pagemap", self.pid())).ok();
+        let without = || -> io::Result<File> {
+            let mut sets = capabilities(None)?;
+            sets.effective.remove(CapabilitySet::SYS_ADMIN);
+            set_capabilities(None, sets)?;
+            File::open(format!("/proc/{}/pagemap", self.pid()))
+        };
+        self.pagemap = without().ok();
     }
 
     /// Has it write which pages of its memory were touched so far. The answer is `Touched`.

@@ -33,7 +33,7 @@ mod power;
 mod raw;
 mod saved;
 mod slots;
-mod touched;
+pub mod touched;
 mod vcpu;
 
 pub use client::Machine;

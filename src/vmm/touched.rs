@@ -24,7 +24,7 @@ const MOST: u64 = 8192;
 /// memory anyway. A page written for nothing would be memory of this machine's alone.
 const GAP: u64 = 4;
 /// Bytes of a list.
-const MOST_BYTES: u64 = 256 * 1024;
+pub const MOST_BYTES: u64 = 256 * 1024;
 /// Pages whose entries are looked at a time.
 const AT_ONCE: usize = 8192;
 
@@ -88,6 +88,14 @@ fn add(runs: &mut Vec<Run>, page: u64, written: bool) {
         }
         _ => runs.push(Run { first: page, count: 1, written }),
     }
+}
+
+/// What a machine wrote, which may be its guest's by then, as the list that others are given; `None` if it is none.
+#[must_use]
+pub fn checked(list: &[u8]) -> Option<Vec<u8>> {
+    let runs: Vec<Run> = postcard::from_bytes(list).ok()?;
+    let pages = runs.iter().try_fold(0, |sum: u64, run| sum.checked_add(run.count))?;
+    if pages > MOST { None } else { postcard::to_stdvec(&runs).ok() }
 }
 
 /// What a list says, unjudged; nothing if it is none.
@@ -169,5 +177,13 @@ mod tests {
         list.write_all(&postcard::to_stdvec(&wild.to_vec()).unwrap()).unwrap();
         list.rewind().unwrap();
         map(&memory, &read(&list));
+        assert_eq!(checked(&postcard::to_stdvec(&wild.to_vec()).unwrap()), None);
+        assert_eq!(checked(&[0xff; 64]), None);
+    }
+
+    #[test]
+    fn what_is_behind_a_list_is_not_kept() {
+        let list = postcard::to_stdvec(&vec![Run { first: 1, count: 2, written: true }]).unwrap();
+        assert_eq!(checked(&[&list[..], b"more"].concat()), Some(list));
     }
 }
