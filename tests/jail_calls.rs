@@ -8,6 +8,7 @@ use crate::support::evil::{Deed, kernel};
 use crate::support::layout::{Layer, Layout, digest};
 use crate::support::nasty::{Tar, file};
 use crate::support::{DEADLINE, Host, beneath, finish, wait};
+use nix::libc::user_regs_struct;
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
@@ -21,7 +22,7 @@ use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 /// Calls that a captured thread would begin with. None is on any list.
-const FORBIDDEN: [(&str, i64); 20] = [
+pub(crate) const FORBIDDEN: [(&str, i64); 20] = [
     ("execve", 59),
     ("execveat", 322),
     ("fork", 57),
@@ -51,7 +52,7 @@ fn a_thread_that_makes_a_call_that_is_not_on_its_list_ends_the_process() {
         for (call, number) in FORBIDDEN {
             let prisoner = Prisoner::start(&host, &[]);
             let (_, thread) = threads(prisoner.pid).into_iter().find(|(n, _)| n == name).expect("it runs");
-            make_call(thread, number);
+            make_call(thread, number, &[]);
             let run = prisoner.end();
             assert_eq!(run.code, Some(125), "{call} by {name}: {}", run.stderr);
             assert!(run.stderr.contains("SIGSYS"), "{call} by {name}: {}", run.stderr);
@@ -60,8 +61,9 @@ fn a_thread_that_makes_a_call_that_is_not_on_its_list_ends_the_process() {
     host.assert_clean();
 }
 
-/// Has a thread of somebody else's make a system call, all of whose arguments are what its last one's were.
-fn make_call(thread: u32, number: i64) {
+/// Has a thread of somebody else's make a system call that is to be its end; the arguments that are not given are what its
+/// last one's were.
+pub(crate) fn make_call(thread: u32, number: i64, arguments: &[u64]) {
     let thread = Pid::from_raw(i32::try_from(thread).expect("a pid"));
     ptrace::seize(thread, ptrace::Options::empty()).expect("we are root");
     ptrace::interrupt(thread).expect("it is ours");
@@ -70,6 +72,10 @@ fn make_call(thread: u32, number: i64) {
     // It was in a system call; two bytes before the place it goes on at is the instruction that makes one.
     registers.rip -= 2;
     registers.rax = number.cast_unsigned();
+    let user_regs_struct { rdi, rsi, rdx, r10, .. } = &mut registers;
+    for (register, argument) in [rdi, rsi, rdx, r10].into_iter().zip(arguments) {
+        *register = *argument;
+    }
     registers.orig_rax = u64::MAX;
     ptrace::setregs(thread, registers).expect("it has stopped");
     ptrace::cont(thread, None).expect("it has stopped");
@@ -156,8 +162,8 @@ struct Rule {
     why: String,
     number: u64,
     /// An argument's number, and what it is, or which bits it lacks.
-    is: Option<(usize, u64)>,
-    lacks: Option<(usize, u64)>,
+    is: Vec<(usize, u64)>,
+    lacks: Vec<(usize, u64)>,
 }
 
 fn lists() -> Vec<Rule> {
@@ -165,8 +171,9 @@ fn lists() -> Vec<Rule> {
     let told: Vec<Value> = serde_json::from_slice(&told.stdout).unwrap();
     let text = |rule: &Value, key: &str| rule[key].as_str().unwrap().to_owned();
     let argument = |rule: &Value, key: &str| {
-        let argument = &rule["argument"];
-        Some((usize::try_from(argument["number"].as_u64()?).unwrap(), argument[key].as_u64()?))
+        let number = |argument: &Value| usize::try_from(argument["number"].as_u64().unwrap()).unwrap();
+        let all = rule["arguments"].as_array().unwrap().iter();
+        all.filter_map(|argument| Some((number(argument), argument[key].as_u64()?))).collect()
     };
     let rule = |rule: &Value| Rule {
         thread: text(rule, "thread"),
@@ -193,8 +200,8 @@ impl Rule {
         let low = |n: usize| arguments.get(n).map(|argument| argument & u64::from(u32::MAX));
         thread.trim_end_matches(|c: char| c.is_ascii_digit()) == self.thread
             && number == Some(self.number)
-            && self.is.is_none_or(|(n, value)| low(n) == Some(value))
-            && self.lacks.is_none_or(|(n, bits)| low(n).is_some_and(|argument| argument & bits == 0))
+            && self.is.iter().all(|(n, value)| low(*n) == Some(*value))
+            && self.lacks.iter().all(|(n, bits)| low(*n).is_some_and(|argument| argument & bits == 0))
     }
 }
 

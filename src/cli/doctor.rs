@@ -48,12 +48,16 @@ fn filters(format: &str) -> Outcome {
     }
     let mut text = String::new();
     for allowed in &all {
-        let argument = match allowed.argument {
-            Some(Argument { is: Some(value), .. }) => format!("{}({value:#x})", allowed.call),
-            Some(Argument { has_none_of: Some(bits), .. }) => format!("{}(not {bits:#x})", allowed.call),
-            _ => allowed.call.to_owned(),
+        let argument = |argument: &Argument| match argument {
+            Argument { is: Some(value), .. } => format!("{value:#x}"),
+            Argument { has_none_of, .. } => format!("not {:#x}", has_none_of.unwrap_or(0)),
         };
-        text.push_str(&format!("{:<13} {argument:<20} {}\n", allowed.thread, allowed.why));
+        let arguments: Vec<String> = allowed.arguments.iter().map(argument).collect();
+        let call = match arguments.is_empty() {
+            true => allowed.call.to_owned(),
+            false => format!("{}({})", allowed.call, arguments.join(", ")),
+        };
+        text.push_str(&format!("{:<13} {call:<24} {}\n", allowed.thread, allowed.why));
     }
     output::data(text.as_bytes())?;
     Ok(0)

@@ -16,9 +16,8 @@ pub struct Allowed {
     pub thread: &'static str,
     pub call: &'static str,
     pub number: i64,
-    /// For which arguments alone.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub argument: Option<Argument>,
+    /// For which arguments alone: all of these hold.
+    pub arguments: Vec<Argument>,
     pub why: &'static str,
 }
 
@@ -48,11 +47,12 @@ pub fn all() -> Vec<Allowed> {
 }
 
 fn told(process: &str, thread: &'static str, rule: Rule) -> Allowed {
-    let argument = match rule.when {
+    let argument = |when| match when {
         When::Always => None,
         When::Is(number, value) => Some(Argument { number, is: Some(value), has_none_of: None }),
         When::Lacks(number, bits) => Some(Argument { number, is: None, has_none_of: Some(bits) }),
     };
+    let arguments = rule.when.into_iter().filter_map(argument).collect();
     let number = rule.call;
-    Allowed { process: process.to_owned(), thread, call: name_of(number), number, argument, why: rule.why }
+    Allowed { process: process.to_owned(), thread, call: name_of(number), number, arguments, why: rule.why }
 }

@@ -15,6 +15,9 @@ pub struct Limits {
     pub threads: u64,
     /// Bytes of memory that it may write to, a guest's among it, whether it is used or not.
     pub data: u64,
+    /// Bytes of addresses, behind which there may be nothing but a table of pages; `None` for a process that maps other
+    /// people's files, as large as they are.
+    pub addresses: Option<u64>,
 }
 
 /// Locked memory: none is ever asked for, but KVM's accounting may.
@@ -30,7 +33,8 @@ impl Limits {
         limit(Resource::Memlock, LOCKED)?;
         limit(Resource::Stack, STACK)?;
         limit(Resource::Core, 0)?;
-        limit(Resource::Data, self.data)
+        limit(Resource::Data, self.data)?;
+        self.addresses.map_or(Ok(()), |most| limit(Resource::As, most))
     }
 }
 

@@ -37,11 +37,12 @@ const X32: u32 = 0x4000_0000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
     pub call: c_long,
-    pub when: When,
+    /// Both hold.
+    pub when: [When; 2],
     pub why: &'static str,
 }
 
-/// For which of its arguments, of whose lower halves alone the kernel makes something.
+/// For which arguments, of whose lower halves alone the kernel makes something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
     Always,
@@ -51,21 +52,31 @@ pub enum When {
     Lacks(u8, u32),
 }
 
+/// Of mmap's fourth argument: memory that a process's limit of data does not count, since others may have it, too, since it
+/// may be a stack, or since it is of another store.
+pub const UNCOUNTED: u32 = (libc::MAP_SHARED | libc::MAP_GROWSDOWN | libc::MAP_HUGETLB).cast_unsigned();
+
 /// A rule for all of a call's arguments.
 #[must_use]
 pub const fn allow(call: c_long, why: &'static str) -> Rule {
-    Rule { call, when: When::Always, why }
+    allow_when(call, When::Always, why)
 }
 
 /// A rule for one request of a device's.
 #[must_use]
 pub const fn ioctl(request: u32, why: &'static str) -> Rule {
-    Rule { call: libc::SYS_ioctl, when: When::Is(1, request), why }
+    allow_when(libc::SYS_ioctl, When::Is(1, request), why)
 }
 
 /// A rule for some of a call's arguments.
 #[must_use]
 pub const fn allow_when(call: c_long, when: When, why: &'static str) -> Rule {
+    allow_when_both(call, [when, When::Always], why)
+}
+
+/// A rule for what two of a call's arguments are.
+#[must_use]
+pub const fn allow_when_both(call: c_long, when: [When; 2], why: &'static str) -> Rule {
     Rule { call, when, why }
 }
 
@@ -73,43 +84,41 @@ pub const fn allow_when(call: c_long, when: When, why: &'static str) -> Rule {
 /// good. A thread that has a filter already has what both allow.
 pub fn allow_only(rules: &[Rule]) -> io::Result<()> {
     set_no_new_privs(true)?;
-    // Offsets into `struct seccomp_data`: 0 is the call's number, 4 the architecture, from 16 the arguments.
-    let load = |offset| instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, (0, 0), offset);
-    let skip_unless_equal =
-        |value, n| instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, (0, n), value);
-    let skip_if_any = |bits, n| instruction(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, (n, 0), bits);
-    let done = |action| instruction(libc::BPF_RET | libc::BPF_K, (0, 0), action);
     let skip_end = instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, (1, 0), ARCH);
     let mut program = vec![load(4), skip_end, done(libc::SECCOMP_RET_KILL_PROCESS), load(0)];
     for rule in rules {
-        let number = u32::try_from(rule.call).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let (argument, test) = match rule.when {
-            When::Always => {
-                program.extend([skip_unless_equal(number, 1), done(libc::SECCOMP_RET_ALLOW)]);
-                continue;
-            }
-            When::Is(argument, value) => (argument, skip_unless_equal(value, 1)),
-            When::Lacks(argument, bits) => (argument, skip_if_any(bits, 1)),
-        };
-        let allowed = done(libc::SECCOMP_RET_ALLOW);
-        // Another rule may be for the same call: its number is looked at again.
-        program.extend([
-            skip_unless_equal(number, 4),
-            load(16 + 8 * u32::from(argument)),
-            test,
-            allowed,
-            load(0),
-        ]);
+        program.extend(allowing(rule)?);
     }
     program.push(done(libc::SECCOMP_RET_KILL_PROCESS));
     install_with(&program.concat(), 0)
 }
 
+/// A rule's part of a filter, which begins and ends with the call's number at hand: another rule may be for the same call.
+fn allowing(rule: &Rule) -> io::Result<Vec<[u8; 8]>> {
+    let jump = |how, jumps, value| instruction(libc::BPF_JMP | how | libc::BPF_K, jumps, value);
+    let number = u32::try_from(rule.call).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let mut part = vec![done(libc::SECCOMP_RET_ALLOW)];
+    if rule.when != [When::Always; 2] {
+        part.push(load(0));
+    }
+    // From its end. What does not fit passes over the rest of the rule, up to where the number is loaded again.
+    for (when, over) in rule.when.iter().filter(|when| **when != When::Always).zip([1, 3]) {
+        let (argument, test) = match *when {
+            When::Always => continue,
+            When::Is(argument, value) => (argument, jump(libc::BPF_JEQ, (0, over), value)),
+            When::Lacks(argument, bits) => (argument, jump(libc::BPF_JSET, (over, 0), bits)),
+        };
+        part.splice(0..0, [load(16 + 8 * u32::from(argument)), test]);
+    }
+    let len = u8::try_from(part.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    part.insert(0, jump(libc::BPF_JEQ, (0, len), number));
+    Ok(part)
+}
+
 /// Has this thread, and what it will start, told EPERM when it makes one of these calls, whatever their arguments. For good.
-pub fn deny(rules: &[Rule]) -> io::Result<()> {
+/// With each goes why.
+pub fn deny(calls: &[(c_long, &str)]) -> io::Result<()> {
     set_no_new_privs(true)?;
-    let load = |offset| instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, (0, 0), offset);
-    let done = |action| instruction(libc::BPF_RET | libc::BPF_K, (0, 0), action);
     let refused = libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned();
     let mut program = vec![
         load(4),
@@ -120,13 +129,22 @@ pub fn deny(rules: &[Rule]) -> io::Result<()> {
         instruction(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, (0, 1), X32),
         done(refused),
     ];
-    for rule in rules {
-        let number = u32::try_from(rule.call).map_err(|_| io::ErrorKind::InvalidInput)?;
+    for (call, _) in calls {
+        let number = u32::try_from(*call).map_err(|_| io::ErrorKind::InvalidInput)?;
         program.push(instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, (0, 1), number));
         program.push(done(refused));
     }
     program.push(done(libc::SECCOMP_RET_ALLOW));
     install_with(&program.concat(), 0)
+}
+
+/// Takes a word of `struct seccomp_data`: at 0 is the call's number, at 4 the architecture, from 16 on the arguments.
+fn load(offset: u32) -> [u8; 8] {
+    instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, (0, 0), offset)
+}
+
+fn done(action: u32) -> [u8; 8] {
+    instruction(libc::BPF_RET | libc::BPF_K, (0, 0), action)
 }
 
 /// `jumps`: how many instructions are passed over if a comparison holds, and if not.
@@ -153,10 +171,11 @@ fn parse(program: &[u8]) -> io::Result<Vec<sock_filter>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::fs::{SeekFrom, seek};
+    use rustix::fs::{Advice, SeekFrom, fadvise, seek};
     use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};
     use rustix::process::{getcwd, getppid};
     use rustix::stdio::stdin;
+    use rustix::thread::gettid;
     use std::env;
     use std::os::unix::process::ExitStatusExt;
     use std::process::Command;
@@ -189,9 +208,12 @@ mod tests {
         allow_when(libc::SYS_fcntl, When::Is(1, libc::F_GETFD.cast_unsigned()), "a test"),
         allow_when(libc::SYS_fcntl, When::Is(1, libc::F_GETFL.cast_unsigned()), "a test"),
         allow_when(libc::SYS_lseek, When::Lacks(2, 2), "a test"),
+        allow_when_both(libc::SYS_fadvise64, [When::Is(1, 4), When::Lacks(3, 1)], "a test"),
+        allow_when_both(libc::SYS_fadvise64, [When::Lacks(1, 8), When::Is(3, 3)], "a test"),
+        allow(libc::SYS_gettid, "a test"),
     ];
     /// What is done, and whether it may be.
-    const DEEDS: [(fn(), bool); 7] = [
+    const DEEDS: [(fn(), bool); 13] = [
         (|| (), true),
         (|| _ = getppid(), true),
         (|| _ = getcwd(vec![]), false),
@@ -199,6 +221,13 @@ mod tests {
         (|| _ = fcntl_setfd(stdin(), FdFlags::empty()), false),
         (|| _ = seek(stdin(), SeekFrom::Current(0)), true),
         (|| _ = seek(stdin(), SeekFrom::End(0)), false),
+        (|| _ = fadvise(stdin(), 4, None, Advice::Normal), true),
+        (|| _ = fadvise(stdin(), 4, None, Advice::Random), false),
+        (|| _ = fadvise(stdin(), 5, None, Advice::WillNeed), true),
+        (|| _ = fadvise(stdin(), 12, None, Advice::WillNeed), false),
+        (|| _ = fadvise(stdin(), 5, None, Advice::Normal), false),
+        // A rule behind those that did not fit.
+        (|| _ = gettid(), true),
     ];
 
     /// Each deed is another process's, which is this test again.

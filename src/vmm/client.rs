@@ -85,7 +85,13 @@ pub fn cell(layers: Layers, memory_mib: u32, vcpus: u8) -> Cell {
     Cell {
         layers,
         // It writes its memory into a file when it is saved.
-        limits: Limits { files: fdpass::MAX_FDS as u64 + MADE, file_bytes: memory, threads, data: memory },
+        limits: Limits {
+            files: fdpass::MAX_FDS as u64 + MADE,
+            file_bytes: memory,
+            threads,
+            data: memory,
+            addresses: None,
+        },
         group: Some(GroupLimits { memory, threads, processors: u64::from(vcpus) + 1 }),
     }
 }

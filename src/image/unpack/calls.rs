@@ -2,7 +2,7 @@
 //! The system calls of a process that reads what strangers made: memory, the socket and the files it has, its own end. It
 //! opens nothing and starts nothing.
 
-use isopod_sys::seccomp::{Rule, When, allow, allow_when};
+use isopod_sys::seccomp::{Rule, UNCOUNTED, When, allow, allow_when, allow_when_both};
 
 pub(super) const CALLS: &[Rule] = &[
     allow(libc::SYS_recvmsg, "a piece of the layer"),
@@ -15,9 +15,9 @@ pub(super) const CALLS: &[Rule] = &[
     ),
     allow(libc::SYS_close, "the two files"),
     allow(libc::SYS_brk, "the heap"),
-    allow_when(
+    allow_when_both(
         libc::SYS_mmap,
-        When::Lacks(2, libc::PROT_EXEC.cast_unsigned()),
+        [When::Lacks(2, libc::PROT_EXEC.cast_unsigned()), When::Lacks(3, UNCOUNTED)],
         "the heap, for what is large",
     ),
     allow(libc::SYS_munmap, "the heap"),

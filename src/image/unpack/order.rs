@@ -30,11 +30,18 @@ const FILE_BESIDE: u64 = 1 << 30;
 const FILES: u64 = 16;
 
 /// Its limits bound its memory and what it writes, and its filter keeps it from starting anything: a control group would
+/// Addresses that it was born with: the program, its libraries, its stack.
+const PROGRAM: u64 = 256 << 20;
 /// add nothing but the page cache of what it writes to the account.
 fn cell(layers: Layers, limits: &Limits) -> Cell {
     let data = (limits.layer_metadata as u64).saturating_add(MEMORY_BESIDE);
     let file_bytes = limits.layer_bytes.saturating_add(FILE_BESIDE);
-    Cell { layers, limits: jail::Limits { files: FILES, file_bytes, threads: 1, data }, group: None }
+    let addresses = Some(data.saturating_add(PROGRAM));
+    Cell {
+        layers,
+        limits: jail::Limits { files: FILES, file_bytes, threads: 1, data, addresses },
+        group: None,
+    }
 }
 
 /// A layer being taken apart. Dropped before its end, so is the worker.
