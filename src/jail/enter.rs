@@ -8,7 +8,7 @@ use super::limits::Limits;
 use super::root;
 use isopod_sys::fdpass;
 use isopod_sys::process::Namespaces;
-use rustix::io::write;
+use rustix::io::{Errno, write};
 use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set,
@@ -40,6 +40,16 @@ pub struct JailError {
     pub source: io::Error,
 }
 
+impl Layers {
+    /// Closes a layer, if it is one of these.
+    pub(crate) fn close(self, layer: Layer, how: impl FnOnce() -> io::Result<()>) -> Result<(), JailError> {
+        if !self.has(layer) {
+            return Ok(());
+        }
+        how().map_err(|source| JailError { layer, source })
+    }
+}
+
 /// What has closed, and what is still to be closed: the last layer is the work's own.
 #[derive(Debug, Clone, Copy)]
 pub struct Entered {
@@ -60,10 +70,7 @@ pub fn enter(socket: BorrowedFd<'_>) -> Result<Option<Entered>, JailError> {
     let Ok((n @ 1.., group)) = fdpass::receive(socket, &mut bytes) else { return Ok(None) };
     let Ok(order) = serde_json::from_slice::<Order>(&bytes[..n]) else { return Ok(None) };
     let Order { layers, take_id, limits } = order;
-    let close = |layer, how: &dyn Fn() -> io::Result<()>| match layers.has(layer) {
-        true => how().map_err(|source| JailError { layer, source }),
-        false => Ok(()),
-    };
+    let close = |layer, how: &dyn Fn() -> io::Result<()>| layers.close(layer, how);
     close(Layer::ControlGroup, &|| join(&group))?;
     drop(group);
     close(Layer::User, &|| if take_id { ids::take() } else { Ok(()) })?;
@@ -99,10 +106,19 @@ fn join(group: &[OwnedFd]) -> io::Result<()> {
 
 fn drop_capabilities() -> io::Result<()> {
     clear_ambient_capability_set()?;
-    for capability in CapabilitySet::all().iter() {
-        // One that this kernel does not know is in no set of its.
-        let _ = remove_capability_from_bounding_set(capability);
-    }
+    drop_from_bounding_set(CapabilitySet::all())?;
     let none = CapabilitySet::empty();
     Ok(set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?)
+}
+
+/// Takes CAP_SETPCAP: whoever is neither root nor born into a user namespace cannot.
+pub(crate) fn drop_from_bounding_set(capabilities: CapabilitySet) -> io::Result<()> {
+    for capability in capabilities.iter() {
+        match remove_capability_from_bounding_set(capability) {
+            // One that this kernel does not know is in no set of its.
+            Ok(()) | Err(Errno::INVAL) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
 }

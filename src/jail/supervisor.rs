@@ -2,15 +2,16 @@
 //! What is given up by a process that talks to a jailed one, once it has started it: it reads files, writes where its work is,
 //! passes bytes on, and ends the other. It starts nothing any more, and reaches nobody else.
 
-use super::enter::JailError;
+use super::enter::{JailError, drop_from_bounding_set};
 use super::landlock;
 use super::layers::{Layer, Layers};
 use isopod_sys::seccomp::deny;
 use libc::c_long;
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
-    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set, set_capabilities,
+    set_no_new_privs,
 };
+use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -76,11 +77,12 @@ const DENIED: &[(c_long, &str)] = &[
 ];
 
 /// Gives up what supervision does not take, for good. Below `folders` it goes on writing, everywhere it goes on reading. The
-/// process must have one thread. `layers` are those of the jail: what was left out there is left out here.
+/// process must have one thread, for what is given up is given up by a thread. `layers` are those of the jail: what was left out there is left out here.
 pub fn supervise(layers: Layers, folders: &[&Path]) -> Result<(), JailError> {
-    let close = |layer, how: &dyn Fn() -> io::Result<()>| match layers.has(layer) {
-        true => how().map_err(|source| JailError { layer, source }),
-        false => Ok(()),
+    let threads = fs::read_dir("/proc/self/task").map(Iterator::count).unwrap_or(0);
+    let close = |layer, how: &dyn Fn() -> io::Result<()>| match threads {
+        1 => layers.close(layer, how),
+        n => layers.close(layer, || Err(io::Error::other(format!("this process has {n} threads, not one")))),
     };
     close(Layer::Capabilities, &keep_few)?;
     close(Layer::NoNewPrivileges, &|| Ok(set_no_new_privs(true)?))?;
@@ -91,9 +93,9 @@ pub fn supervise(layers: Layers, folders: &[&Path]) -> Result<(), JailError> {
 fn keep_few() -> io::Result<()> {
     clear_ambient_capability_set()?;
     let has = capabilities(None)?.permitted;
-    for capability in CapabilitySet::all().difference(KEPT).iter() {
-        // Whoever is not root may not, and has none to lose.
-        let _ = remove_capability_from_bounding_set(capability);
+    // Whoever is not root may not, and has none to lose.
+    if has.contains(CapabilitySet::SETPCAP) {
+        drop_from_bounding_set(CapabilitySet::all().difference(KEPT))?;
     }
     let kept = has & KEPT;
     Ok(set_capabilities(
