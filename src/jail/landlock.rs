@@ -25,7 +25,11 @@ pub fn abi() -> Option<i32> {
 }
 
 pub(crate) fn restrict() -> io::Result<()> {
-    match ruleset().map_err(io::Error::other)?.ruleset {
+    enforced(ruleset())
+}
+
+fn enforced(status: Result<RestrictionStatus, RulesetError>) -> io::Result<()> {
+    match status.map_err(io::Error::other)?.ruleset {
         RulesetStatus::NotEnforced => {
             Err(io::Error::other("this host's kernel has no Landlock, or it is off"))
         }
@@ -53,8 +57,7 @@ pub(crate) fn restrict_writing(folders: &[&Path]) -> io::Result<()> {
         }
         rules.restrict_self()
     };
-    let status: Result<RestrictionStatus, RulesetError> = rules();
-    status.map(drop).map_err(io::Error::other)
+    enforced(rules())
 }
 
 fn ruleset() -> Result<RestrictionStatus, RulesetError> {
@@ -65,3 +68,6 @@ fn ruleset() -> Result<RestrictionStatus, RulesetError> {
         .create()?;
     rules.restrict_self()
 }
+
+#[cfg(test)]
+mod tests;
