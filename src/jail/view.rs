@@ -5,6 +5,7 @@
 //! name begins at the folder, and there is nothing above it.
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 use std::fs::File;
 use std::io;
@@ -24,7 +25,10 @@ impl View {
             OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::AT_RECURSIVE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let itself =
             || openat(CWD, folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-        Ok(Self(open_tree(CWD, folder, clone).or_else(|_| itself())?))
+        match open_tree(CWD, folder, clone) {
+            Err(Errno::PERM) => Ok(Self(itself()?)),
+            tree => Ok(Self(tree?)),
+        }
     }
 
     /// A file below it, for reading.
