@@ -7,11 +7,13 @@ use super::ids;
 use super::layers::{Layer, Layers};
 use super::limits::Limits;
 use isopod_sys::fdpass;
-use isopod_sys::process::program;
+use isopod_sys::process::program::{self, NotStarted, Step};
 use isopod_sys::process::{Child, Namespaces, Strings};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::ffi::CStr;
 use std::io;
+use std::ops::Deref;
 use std::os::fd::{AsFd, OwnedFd};
 use thiserror::Error;
 
@@ -59,15 +61,37 @@ pub struct Cell {
     pub group: Option<GroupLimits>,
 }
 
-/// A process in its jail, or on its way there. Dropping it ends it and waits until it is gone.
+/// A process of this program's. Dropping it ends it and waits until it is gone.
 #[derive(Debug)]
-pub struct Jailed {
+pub struct Process {
     pub child: Child,
     /// The only thing it has.
     pub socket: OwnedFd,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A process in its jail, or on its way there.
+#[derive(Debug)]
+pub struct Jailed {
+    // Dropped before its control group goes, which has to be empty by then.
+    process: Process,
     group: Option<Group>,
     /// Those it was told to close.
     pub layers: Layers,
+}
+
+impl Deref for Jailed {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
+    }
 }
 
 impl Jailed {
@@ -77,19 +101,11 @@ impl Jailed {
     }
 }
 
-/// Before its control group goes, which has to be empty by then.
-impl Drop for Jailed {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// A process that waits to be told which jail to enter. Who starts it before that is known spares the time it takes to load
 /// the program.
 #[derive(Debug)]
 pub struct Waiting {
-    process: Jailed,
+    process: Process,
     born_into: Namespaces,
 }
 
@@ -101,13 +117,26 @@ impl Waiting {
         let born_into = born_into(layers);
         let (args, env) = (Strings::new(vec![name.to_owned()]), Strings::new(Vec::new()));
         let child = program::start(c"/proc/self/exe", (&args, &env), theirs.as_fd(), born_into);
-        let child = child.map_err(|source| match born_into {
-            Namespaces::NONE => failed("execute this program")(source),
-            Namespaces::PID => StartError::Namespaces { layer: Layer::Pid, source },
-            _ => StartError::Namespaces { layer: Layer::User, source },
-        })?;
-        let process = Jailed { child, socket, group: None, layers: Layers::NONE };
-        Ok(Self { process, born_into })
+        let child = child.map_err(|error| not_started(born_into, error))?;
+        Ok(Self { process: Process { child, socket }, born_into })
+    }
+}
+
+/// A layer is missing only where that is why: a process may also not be had for want of memory, or of its program.
+fn not_started(born_into: Namespaces, NotStarted { step, source }: NotStarted) -> StartError {
+    const NOT_HERE: [Errno; 5] = [Errno::PERM, Errno::ACCESS, Errno::NOSPC, Errno::INVAL, Errno::USERS];
+    let not_here = || Errno::from_io_error(&source).is_some_and(|errno| NOT_HERE.contains(&errno));
+    let layer = match step {
+        Step::Clone if born_into == Namespaces::PID && not_here() => Some(Layer::Pid),
+        Step::Clone if born_into != Namespaces::NONE && not_here() => Some(Layer::User),
+        Step::Ids => Some(Layer::User),
+        _ => None,
+    };
+    match (layer, step) {
+        (Some(layer), _) => StartError::Namespaces { layer, source },
+        (None, Step::Execute) => failed("execute this program")(source),
+        (None, Step::Clone) => failed("make a process")(source),
+        (None, Step::Prepare | Step::Ids) => failed("prepare a process")(source),
     }
 }
 
@@ -123,21 +152,20 @@ impl Cell {
     pub fn start(&self, name: &CStr, waiting: Option<Waiting>) -> Result<Jailed, StartError> {
         let fits = |waiting: &Waiting| waiting.born_into == born_into(self.layers);
         let waiting = waiting.filter(fits).map_or_else(|| Waiting::start(name, self.layers), Ok)?;
-        let mut jailed = waiting.process;
         let limits = self.group.filter(|_| self.layers.has(Layer::ControlGroup));
         let without = if limits.is_some() { Layers::NONE } else { Layers::NONE | Layer::ControlGroup };
-        jailed.layers = self.layers.without(without);
+        let layers = self.layers.without(without);
         // While the program is loaded.
-        let joins = match limits {
+        let (group, joins) = match limits {
             Some(limits) => {
                 let version = version().ok_or(StartError::NoGroups)?;
                 let (group, joins) = Group::make(version, &limits).map_err(StartError::Group)?;
-                jailed.group = Some(group);
-                joins
+                (Some(group), joins)
             }
-            None => Vec::new(),
+            None => (None, Vec::new()),
         };
-        let order = Order { layers: jailed.layers, take_id: ids::may_be_taken(), limits: self.limits };
+        let jailed = Jailed { process: waiting.process, group, layers };
+        let order = Order { layers, take_id: ids::may_be_taken(), limits: self.limits };
         let order = serde_json::to_vec(&order).map_err(|e| failed("encode the order")(e.into()))?;
         let joins: Vec<_> = joins.iter().map(AsFd::as_fd).collect();
         fdpass::send(jailed.socket.as_fd(), &order, &joins).map_err(failed("tell it which jail to enter"))?;
@@ -147,4 +175,25 @@ impl Cell {
 
 fn failed(op: &'static str) -> impl Fn(io::Error) -> StartError {
     move |source| StartError::Process { op, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_is_blamed_for_its_own_absence_alone() {
+        let blamed = |born_into, step, errno: Errno| {
+            not_started(born_into, NotStarted { step, source: errno.into() }).layer()
+        };
+        let both = Namespaces::USER | Namespaces::PID;
+        assert_eq!(blamed(Namespaces::PID, Step::Clone, Errno::NOSPC), Some(Layer::Pid));
+        assert_eq!(blamed(both, Step::Clone, Errno::PERM), Some(Layer::User));
+        assert_eq!(blamed(both, Step::Ids, Errno::PERM), Some(Layer::User));
+        assert_eq!(blamed(Namespaces::NONE, Step::Clone, Errno::PERM), None);
+        assert_eq!(blamed(both, Step::Clone, Errno::NOMEM), None);
+        assert_eq!(blamed(Namespaces::PID, Step::Clone, Errno::AGAIN), None);
+        assert_eq!(blamed(both, Step::Prepare, Errno::NOENT), None);
+        assert_eq!(blamed(Namespaces::PID, Step::Execute, Errno::PERM), None);
+    }
 }

@@ -31,7 +31,7 @@ mod root;
 mod supervisor;
 mod view;
 
-pub use cell::{Cell, Jailed, StartError, Waiting, own_layers};
+pub use cell::{Cell, Jailed, Process, StartError, Waiting, own_layers};
 pub use enter::{Entered, JailError, enter};
 pub use group::{GroupError, GroupLimits, Version, sweep, version};
 pub use landlock::abi as landlock_abi;

@@ -23,6 +23,29 @@ const STACK_LEN: usize = 16 * 1024;
 #[repr(align(16))]
 struct Stack([MaybeUninit<u8>; STACK_LEN]);
 
+/// At which step a program was not started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// What lies before and between the others.
+    Prepare,
+    /// A new process, in new namespaces.
+    Clone,
+    /// Who it is in its user namespace.
+    Ids,
+    Execute,
+}
+
+/// Why a program was not started.
+#[derive(Debug)]
+pub struct NotStarted {
+    pub step: Step,
+    pub source: io::Error,
+}
+
+fn at<E: Into<io::Error>>(step: Step) -> impl Fn(E) -> NotStarted {
+    move |source| NotStarted { step, source: source.into() }
+}
+
 /// What the child is to do, and what became of it.
 struct Order<'a> {
     program: &'a CStr,
@@ -31,7 +54,7 @@ struct Order<'a> {
     stdin: BorrowedFd<'a>,
     /// Files of /proc/self that say who the child is in its user namespace, and what they are to say; none without one.
     maps: Vec<(&'static CStr, String)>,
-    error: Option<io::Error>,
+    error: Option<NotStarted>,
 }
 
 /// Executes `program` in a new process, in the namespaces `own`: `stdin` is its standard input, and it has no other
@@ -42,13 +65,13 @@ pub fn start(
     (args, env): (&Strings, &Strings),
     stdin: BorrowedFd<'_>,
     own: Namespaces,
-) -> io::Result<Child> {
+) -> Result<Child, NotStarted> {
     let mut stack = Box::new(Stack([MaybeUninit::uninit(); STACK_LEN]));
     let maps = if own.has(Namespaces::USER) { maps() } else { Vec::new() };
     let mut order = Order { program, args, env, stdin, maps, error: None };
     let mut pidfd: c_int = -1;
     let flags = own.0 | libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
-    let blocked = AllBlocked::new()?;
+    let blocked = AllBlocked::new().map_err(at(Step::Prepare))?;
     let top = stack.0.as_mut_ptr().wrapping_add(STACK_LEN);
     // SAFETY: the stack is this call's own, aligned and, for what `enter` does, large enough; it and the order outlive
     // the child's use of them, since CLONE_VFORK holds this thread until the child has executed a program or has
@@ -60,7 +83,7 @@ pub fn start(
     // SAFETY: as the system call's result says, the kernel has put a new descriptor here.
     let child = unsafe { child_of(pid, pidfd) };
     drop(blocked);
-    let child = child?;
+    let child = child.map_err(at(Step::Clone))?;
     match order.error {
         None => Ok(child),
         Some(error) => {
@@ -83,21 +106,22 @@ fn maps() -> Vec<(&'static CStr, String)> {
 extern "C" fn enter(order: *mut c_void) -> c_int {
     // SAFETY: `start` gives a pointer to an `Order` and does not touch it meanwhile.
     let order = unsafe { &mut *order.cast::<Order<'_>>() };
-    order.error =
-        Some(prepare(order).map_or_else(io::Error::from, |()| execute(order.program, order.args, order.env)));
+    let execute = || at(Step::Execute)(execute(order.program, order.args, order.env));
+    order.error = Some(prepare(order).map_or_else(|error| error, |()| execute()));
     1
 }
 
 /// The child's steps before it is another program: none allocates.
-fn prepare(order: &Order<'_>) -> Result<(), Errno> {
-    dup2_stdin(order.stdin)?;
+fn prepare(order: &Order<'_>) -> Result<(), NotStarted> {
+    let preparing = at::<Errno>(Step::Prepare);
+    dup2_stdin(order.stdin).map_err(&preparing)?;
     // SAFETY: numbers only; the descriptor table is this child's own copy.
     if unsafe { libc::close_range(1, c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) } < 0 {
-        return Err(Errno::NOSYS);
+        return Err(preparing(Errno::NOSYS));
     }
     for (path, text) in &order.maps {
-        let file = open(*path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-        write(&file, text.as_bytes())?;
+        let file = open(*path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).map_err(&preparing)?;
+        write(&file, text.as_bytes()).map_err(at(Step::Ids))?;
     }
     Ok(())
 }
@@ -182,6 +206,6 @@ mod tests {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let error =
             start(c"/nowhere", (&words(&["x"]), &words(&[])), ours.as_fd(), Namespaces::NONE).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert_eq!((error.step, error.source.kind()), (Step::Execute, io::ErrorKind::NotFound));
     }
 }
