@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A control group for one jailed process, made by who starts it: `/isopod/<namespace>-<process>-<n>` below the root of the
-//! hierarchy, as Docker's are `/docker/<id>`.
+//! A control group for one jailed process, made by who starts it: `/isopod/<namespace>-<process>-<since>-<n>` below the root
+//! of the hierarchy, as Docker's are `/docker/<id>`.
 //!
 //! It is removed when the process is gone. Should its maker be killed before, whoever comes next removes it: the name says
-//! whose it is, by PID namespace and number.
+//! whose it is, by PID namespace and number, and since when, for a number is given to another process one day, and the first
+//! one of a container always has the same.
 
 use rustix::io::{Errno, write};
 use rustix::process::{Pid, test_kill_process};
@@ -103,7 +104,9 @@ impl Group {
     /// Makes one; gives the files that a process joins it by.
     pub(crate) fn make(version: Version, limits: &GroupLimits) -> Result<(Self, Vec<File>), GroupError> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("{}{}-{}", own_prefix(), process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let since = since(Path::new("/proc/self")).unwrap_or(0);
+        let n = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}{}-{since}-{n}", own_prefix(), process::id());
         let mut group = Self { folders: Vec::new() };
         let mut joins = Vec::new();
         if version == Version::Two {
@@ -137,6 +140,13 @@ impl Group {
             |text: &String| text.lines().any(|line| line.strip_prefix("oom_kill ").is_some_and(|n| n != "0"));
         events.iter().flatten().any(killed)
     }
+}
+
+/// When a process began, in ticks since the host did (proc_pid_stat(5)).
+fn since(process: &Path) -> Option<u64> {
+    let stat = fs::read_to_string(process.join("stat")).ok()?;
+    // Its name, in parentheses, may have any character in it; this is the twentieth field behind it.
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
 /// Of the names of those who share this process's numbers.
@@ -192,13 +202,37 @@ pub fn sweep() {
     let prefix = own_prefix();
     for ours in homes() {
         for entry in fs::read_dir(ours).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let maker =
-                name.to_str().and_then(|name| name.strip_prefix(&prefix)?.split_once('-')?.0.parse().ok());
-            let gone = |maker| test_kill_process(maker) == Err(Errno::SRCH);
-            if maker.and_then(Pid::from_raw).is_some_and(gone) {
+            if entry.file_name().to_str().and_then(|name| maker_is_gone(name.strip_prefix(&prefix)?))
+                == Some(true)
+            {
                 let _ = fs::remove_dir(entry.path());
             }
         }
+    }
+}
+
+/// By what a name has behind the namespace; `None` if it is none of ours.
+fn maker_is_gone(name: &str) -> Option<bool> {
+    let mut parts = name.split('-');
+    let maker: i32 = parts.next()?.parse().ok()?;
+    let made: u64 = parts.next()?.parse().ok()?;
+    let is_another = || since(&Path::new("/proc").join(maker.to_string())).is_some_and(|since| since != made);
+    Some(test_kill_process(Pid::from_raw(maker)?) == Err(Errno::SRCH) || is_another())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn a_group_whose_makers_number_is_another_processs_by_now_is_left_over() {
+        let (own, since) = (process::id(), since(Path::new("/proc/self")).unwrap());
+        assert_eq!(maker_is_gone(&format!("{own}-{since}-0")), Some(false));
+        assert_eq!(maker_is_gone(&format!("{own}-{}-0", since - 1)), Some(true));
+        let mut ended = Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        assert_eq!(maker_is_gone(&format!("{}-{since}-0", ended.id())), Some(true));
+        assert_eq!(maker_is_gone("docker"), None);
     }
 }
