@@ -7,7 +7,8 @@ use super::landlock;
 use super::layers::Layer;
 use rustix::process::geteuid;
 use serde::Serialize;
-use std::fs;
+use std::ffi::OsStr;
+use std::fs::{self, DirEntry};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -27,8 +28,9 @@ const ROOT_MAX: usize = 8;
 /// A limit above this is none.
 const NO_LIMIT: u64 = 1 << 62;
 /// What a jailed process's descriptors may be, by the beginning of their names.
-const DESCRIPTORS: [&str; 7] =
-    ["anon_inode:", "socket:", "pipe:", "/memfd:", "/disks/", "/dev/kvm", "/dev/null"];
+const DESCRIPTORS: [&str; 6] = ["anon_inode:", "socket:", "pipe:", "/memfd:", "/dev/kvm", "/dev/null"];
+/// As are those of files that were opened in a `View` of the folder above.
+const DISKS: &str = "/disks/";
 
 /// Looks at a process from outside.
 pub fn observe(pid: u32) -> io::Result<Vec<Observation>> {
@@ -112,8 +114,9 @@ impl Process {
         let nobodys =
             |id: &&str| id.parse().is_ok_and(|id: u32| (ids::FIRST..ids::FIRST + ids::COUNT).contains(&id));
         let own = ids.iter().all(nobodys);
-        let without_root = !geteuid().is_root() && !ids.contains(&"0");
-        told(apart && (own || without_root), format!("ids {}, {namespace}", ids.join(" ")))
+        // Without root it is its starter's.
+        let own = own || !ids::may_be_taken() && ids.iter().all(|id| *id == geteuid().as_raw().to_string());
+        told(apart && own, format!("ids {}, {namespace}", ids.join(" ")))
     }
 
     fn root(&self) -> Found {
@@ -141,21 +144,27 @@ impl Process {
             let place = lines.find(of)?.1.trim_start_matches('/');
             Some(Path::new(ROOT).join(controller).join(place))
         };
-        let files = match version() {
-            Some(Version::One) => [
-                path("memory").map(|p| p.join("memory.limit_in_bytes")),
-                path("pids").map(|p| p.join("pids.max")),
-            ],
-            Some(Version::Two) => ["memory.max", "pids.max"].map(|file| path("").map(|p| p.join(file))),
+        let read = |controller: &str, file: &str| fs::read_to_string(path(controller)?.join(file)).ok();
+        let [memory, threads, processors] = match version() {
+            Some(Version::One) => {
+                let [quota, period] = ["cpu.cfs_quota_us", "cpu.cfs_period_us"].map(|file| read("cpu", file));
+                let processors =
+                    quota.zip(period).map(|(quota, period)| format!("{} {period}", quota.trim()));
+                [read("memory", "memory.limit_in_bytes"), read("pids", "pids.max"), processors]
+            }
+            Some(Version::Two) => ["memory.max", "pids.max", "cpu.max"].map(|file| read("", file)),
             None => return told(false, "this host has no control groups for memory, pids and cpu"),
         };
-        let limits = files
-            .map(|file| fs::read_to_string(file?).ok()?.trim().parse::<u64>().ok().filter(|n| *n < NO_LIMIT));
-        match limits {
-            [Some(memory), Some(threads)] => {
-                told(true, format!("{} MiB of memory, {threads} threads", memory >> 20))
+        let limit = |text: Option<String>| text?.trim().parse::<u64>().ok().filter(|n| *n < NO_LIMIT);
+        match (limit(memory), limit(threads), processors.as_deref().and_then(share)) {
+            (Some(memory), Some(threads), Some(processors)) => {
+                let memory = memory >> 20;
+                told(
+                    true,
+                    format!("{memory} MiB of memory, {threads} threads, {processors} processors' time"),
+                )
             }
-            _ => told(false, "no limit of memory or of threads"),
+            _ => told(false, "no limit of memory, of threads or of the processors' time"),
         }
     }
 
@@ -168,13 +177,21 @@ impl Process {
             "Max processes",
             "Max locked memory",
             "Max stack size",
+            "Max data size",
         ];
-        let soft = |name: &str| {
-            limits.lines().find_map(|line| line.strip_prefix(name)?.split_ascii_whitespace().next())
+        // The one that holds, and how far the process itself may raise it.
+        let both = |name: &str| -> Option<[&str; 2]> {
+            let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
+            let mut words = line.split_ascii_whitespace();
+            Some([words.next()?, words.next()?])
         };
-        let found = names
-            .map(|name| format!("{} {}", name.trim_start_matches("Max "), soft(name).unwrap_or("unknown")));
-        told(names.iter().all(|name| soft(name).is_some_and(|soft| soft != "unlimited")), found.join(", "))
+        let limited = |name: &&str| both(name).is_some_and(|both| !both.contains(&"unlimited"));
+        let found = names.map(|name| {
+            let what = name.trim_start_matches("Max ");
+            both(name)
+                .map_or_else(|| format!("{what} unknown"), |[soft, hard]| format!("{what} {soft} of {hard}"))
+        });
+        told(names.iter().all(limited), found.join(", "))
     }
 
     fn capabilities(&self) -> Found {
@@ -201,7 +218,7 @@ impl Process {
     /// What is not dumpable belongs, in /proc, to root.
     fn untraceable(&self) -> Found {
         let Ok(mem) = fs::metadata(self.folder.join("mem")) else { return told(false, "unknown") };
-        if !geteuid().is_root() {
+        if !ids::may_be_taken() {
             return (None, "without root this cannot be told".to_owned());
         }
         told(
@@ -212,17 +229,28 @@ impl Process {
 
     fn descriptors(&self) -> Found {
         let Ok(folder) = fs::read_dir(self.folder.join("fd")) else { return told(false, "unknown") };
-        let names = folder.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
-        let names: Vec<String> = names.map(|name| name.to_string_lossy().into_owned()).collect();
-        let strange = names
-            .iter()
-            .find(|name| !DESCRIPTORS.iter().any(|known| name.starts_with(known)) || name.contains("vhost"));
-        match strange {
+        let name = |entry: DirEntry| Some((fs::read_link(entry.path()).ok()?, entry.file_name()));
+        let all: Vec<_> = folder.flatten().filter_map(name).collect();
+        let strange = all.iter().find(|(name, number)| {
+            let name = name.to_string_lossy();
+            let known = DESCRIPTORS.iter().any(|known| name.starts_with(known)) && !name.contains("vhost");
+            let is_disk = || name.starts_with(DISKS) && self.is_nowhere(number);
+            !(known || is_disk())
+        });
+        match strange.map(|(name, _)| format!("{} among {}", name.display(), all.len())) {
             // Without root a layer is opened by its path, which shows.
-            Some(name) if !geteuid().is_root() => (None, format!("{name} among {}", names.len())),
-            Some(name) => told(false, format!("{name} among {}", names.len())),
-            None => told(true, format!("{} sockets, events, KVM's and disks", names.len())),
+            Some(found) if !ids::may_be_taken() => (None, found),
+            Some(found) => told(false, found),
+            None => told(true, format!("{} sockets, events, KVM's and disks", all.len())),
         }
+    }
+
+    /// Whether a descriptor's file was opened through a mount that is no place here: then its name is none either.
+    fn is_nowhere(&self, number: &OsStr) -> bool {
+        let about = fs::read_to_string(self.folder.join("fdinfo").join(number)).unwrap_or_default();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let mount = about.lines().find_map(|line| line.strip_prefix("mnt_id:"));
+        mount.is_some_and(|id| mounts.lines().all(|line| line.split(' ').next() != Some(id.trim())))
     }
 
     fn environment(&self) -> Found {
@@ -230,6 +258,15 @@ impl Process {
             Ok(bytes) => told(bytes.is_empty(), format!("{} bytes", bytes.len())),
             Err(e) => told(false, e.to_string()),
         }
+    }
+}
+
+/// How many processors' time a quota in a period is; `None` if there is no limit (`max`, and -1 in version 1).
+fn share(text: &str) -> Option<f64> {
+    let mut words = text.split_ascii_whitespace().map(str::parse::<u32>);
+    match (words.next()?.ok()?, words.next()?.ok()?) {
+        (_, 0) => None,
+        (quota, period) => Some(f64::from(quota) / f64::from(period)),
     }
 }
 
@@ -242,7 +279,9 @@ fn words<'a>(status: &'a str, key: &str) -> Vec<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::symlink;
     use std::process;
+    use tempfile::{TempDir, tempdir};
 
     #[test]
     fn a_process_that_was_never_jailed_has_hardly_a_layer() {
@@ -250,6 +289,64 @@ mod tests {
         for name in ["user", "mount", "pid", "net", "ipc", "uts", "cgroupns", "seccomp", "environment"] {
             let about = found.iter().find(|one| one.name == name).unwrap();
             assert_eq!(about.holds, Some(false), "{about:?}");
+        }
+    }
+
+    /// A process whose folder says what a test says.
+    fn process() -> (TempDir, Process) {
+        let folder = tempdir().unwrap();
+        for below in ["fd", "fdinfo"] {
+            fs::create_dir(folder.path().join(below)).unwrap();
+        }
+        let process = Process { folder: folder.path().to_owned(), threads: Vec::new() };
+        (folder, process)
+    }
+
+    const LIMITED: &str = "\
+Max file size             1048576              1048576              bytes
+Max data size             1048576              1048576              bytes
+Max stack size            8388608              8388608              bytes
+Max core file size        0                    0                    bytes
+Max processes             16                   16                   processes
+Max open files            509                  509                  files
+Max locked memory         65536                65536                bytes
+";
+
+    #[test]
+    fn a_limit_that_can_be_raised_and_one_that_is_missing_are_none() {
+        let (folder, process) = process();
+        let holds = |text: &str| {
+            fs::write(folder.path().join("limits"), text).unwrap();
+            process.limits().0
+        };
+        assert_eq!(holds(LIMITED), Some(true));
+        assert_eq!(holds(&LIMITED.replace(" 16  ", " unlimited  ")), Some(false));
+        assert_eq!(
+            holds(&LIMITED.replace("509                  files", "unlimited            files")),
+            Some(false)
+        );
+        assert_eq!(holds(&LIMITED.replace("Max data size", "Max other size")), Some(false));
+    }
+
+    #[test]
+    fn a_disk_that_has_a_place_on_this_host_is_no_disk_of_a_views() {
+        let (folder, process) = process();
+        symlink("/disks/of-a-view", folder.path().join("fd/3")).unwrap();
+        let holds = |mount: &str| {
+            fs::write(folder.path().join("fdinfo/3"), format!("pos:\t0\nmnt_id:\t{mount}\n")).unwrap();
+            process.descriptors().0
+        };
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let here = mounts.split(' ').next().unwrap();
+        assert_eq!(holds("4294967295"), Some(true));
+        assert_ne!(holds(here), Some(true));
+    }
+
+    #[test]
+    fn no_quota_is_no_limit() {
+        assert_eq!(share("150000 100000\n"), Some(1.5));
+        for none in ["max 100000\n", "-1 100000\n", "100000", ""] {
+            assert_eq!(share(none), None, "{none}");
         }
     }
 
