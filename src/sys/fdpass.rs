@@ -40,18 +40,32 @@ pub fn receive(socket: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<(usize, Vec
             fds.extend(rights);
         }
     }
-    if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a message was cut off"));
-    }
-    Ok((got.bytes, fds))
+    whole(got.flags).map(|()| (got.bytes, fds))
+}
+
+/// Receives one message from somebody who has no descriptors to give: if some come along it is an error, and the kernel keeps
+/// them out of this process.
+pub fn receive_words(socket: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
+    let mut control = RecvAncillaryBuffer::default();
+    let got = retry_on_intr(|| {
+        recvmsg(socket, &mut [IoSliceMut::new(buf)], &mut control, RecvFlags::CMSG_CLOEXEC)
+    })?;
+    whole(got.flags).map(|()| got.bytes)
 }
 
 /// The same from somebody who may have ended without reading all that was sent: that is told first, once, in the place of his
 /// last words.
-pub fn receive_last(socket: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
-    match receive(socket, buf) {
-        Err(e) if e.kind() == io::ErrorKind::ConnectionReset => receive(socket, buf),
+pub fn receive_last(socket: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
+    match receive_words(socket, buf) {
+        Err(e) if e.kind() == io::ErrorKind::ConnectionReset => receive_words(socket, buf),
         result => result,
+    }
+}
+
+fn whole(flags: ReturnFlags) -> io::Result<()> {
+    match flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        true => Err(io::Error::new(io::ErrorKind::InvalidData, "a message was cut off")),
+        false => Ok(()),
     }
 }
 
@@ -74,6 +88,22 @@ mod tests {
         let mut text = String::new();
         File::from(fds.into_iter().next().unwrap()).read_to_string(&mut text).unwrap();
         assert_eq!((&buf[..n], text.is_empty()), (&b"hello"[..], false));
+    }
+
+    #[test]
+    fn a_descriptor_where_none_is_due_is_an_error_and_gone() {
+        let (a, b) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        let (theirs, peer) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        send(a.as_fd(), b"words", &[theirs.as_fd()]).unwrap();
+        send(a.as_fd(), b"words", &[]).unwrap();
+        drop(theirs);
+        let mut buf = [0; 16];
+        assert!(receive_words(b.as_fd(), &mut buf).is_err());
+        // Its last copy was the one in the message.
+        assert_eq!(receive_words(peer.as_fd(), &mut buf).unwrap(), 0);
+        assert_eq!(receive_words(b.as_fd(), &mut buf).unwrap(), 5);
     }
 
     #[test]

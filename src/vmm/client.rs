@@ -103,7 +103,7 @@ pub fn try_jail(layers: Layers) -> Result<(), (Option<Layer>, String)> {
     // A process that is in its jail waits for its configuration. When there will be none it closes what is left, and ends.
     let _ = shutdown(&process.socket, Shutdown::Write);
     let mut said = vec![0; MAX_MESSAGE];
-    let said = fdpass::receive(process.socket.as_fd(), &mut said).map(|(n, _)| said[..n].to_vec());
+    let said = fdpass::receive_words(process.socket.as_fd(), &mut said).map(|n| said[..n].to_vec());
     let ended = process.child.wait().is_ok_and(|status| status.exit_status() == Some(0));
     match said {
         Ok(said) if said.is_empty() && ended => Ok(()),
@@ -172,7 +172,7 @@ impl Machine {
     pub fn next_event(&mut self) -> Event {
         let mut buf = vec![0; MAX_MESSAGE];
         let event = match fdpass::receive_last(self.process.socket.as_fd(), &mut buf) {
-            Ok((n, _)) if n > 0 => serde_json::from_slice(&buf[..n]).ok(),
+            Ok(n @ 1..) => serde_json::from_slice(&buf[..n]).ok(),
             _ => None,
         };
         match event.unwrap_or_else(|| Event::Ended(End::Failed { message: self.last_words() })) {

@@ -105,8 +105,7 @@ struct Pieces<'a> {
 impl Read for Pieces<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if self.at == self.end {
-            let (n, _) = fdpass::receive(self.socket, &mut self.piece)?;
-            (self.at, self.end) = (0, n);
+            (self.at, self.end) = (0, fdpass::receive_words(self.socket, &mut self.piece)?);
         }
         let n = buf.len().min(self.end - self.at);
         buf[..n].copy_from_slice(&self.piece[self.at..self.at + n]);
