@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! An id that no other process on the host has, and a user namespace in which it is the only one.
+//! An id that no other process of this PID namespace has, and a user namespace in which it is the only one.
 //!
-//! Its number comes from the process's own, of which there is one on the host: nothing has to be allotted, and nothing is
-//! left over.
+//! Its number comes from the process's own, of which there is one in its PID namespace: nothing has to be allotted, and
+//! nothing is left over. On most hosts that namespace is the host's, and the id the only one there. Two isopods in PID
+//! namespaces of their own, both as the host's root (two privileged containers), may give one id to two machines: these are
+//! then kept apart by the layers that keep those of a user without root apart, who all have that user's.
 
 use isopod_sys::process::Namespaces;
 use rustix::process::{DumpableBehavior, geteuid, set_dumpable_behavior};
