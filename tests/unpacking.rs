@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The process that takes layers apart: what it may do, and that it goes with who started it.
 
+use crate::jail_calls::{FORBIDDEN, make_call};
 use crate::support::layout::{Layer, Layout, digest};
 use crate::support::nasty::{Tar, file};
-use crate::support::{Host, wait};
+use crate::support::{Host, Run, beneath, finish, wait};
+use nix::sys::ptrace;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd;
 use rustix::process::{Pid, Signal, kill_process};
-use std::fs::read_to_string;
+use std::fs::{read_link, read_to_string};
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::thread::sleep;
@@ -53,12 +57,20 @@ fn who_takes_a_layer_apart_has_no_capability_and_few_calls_and_files() {
     let worker = worker(&load);
     kill_process(worker, Signal::STOP).unwrap();
     assert_eq!(status(worker, "Name"), "isopod-unpack");
-    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
         assert_eq!(status(worker, set), "0000000000000000", "{set}");
     }
     assert_eq!(status(worker, "NoNewPrivs"), "1");
     let folder = format!("/proc/{}", worker.as_raw_nonzero());
     assert_eq!(read_to_string(format!("{folder}/environ")).unwrap(), "");
+    assert_eq!(Path::new(&folder).join("root").read_dir().unwrap().count(), 0);
+    for namespace in ["mnt", "pid", "net", "ipc", "uts", "user", "cgroup"] {
+        let of = |folder: &str| read_link(format!("{folder}/ns/{namespace}")).unwrap();
+        assert_ne!(of(&folder), of("/proc/self"), "{namespace}");
+    }
+    let ids: Vec<u32> = status(worker, "Uid").split_whitespace().map(|id| id.parse().unwrap()).collect();
+    let own = 0x7000_0000 + worker.as_raw_nonzero().get().unsigned_abs();
+    assert_eq!(ids, [own; 4]);
     let data = host.data_root();
     let foreign = |file: &String| !file.starts_with(data.to_str().unwrap()) && file != "/dev/null";
     let open = Path::new(&folder).join("fd").read_dir().unwrap().flatten();
@@ -69,8 +81,90 @@ fn who_takes_a_layer_apart_has_no_capability_and_few_calls_and_files() {
     let limits = read_to_string(format!("{folder}/limits")).unwrap();
     let limited =
         |what: &str| limits.lines().any(|line| line.starts_with(what) && !line.contains("unlimited"));
-    assert!(limited("Max data size") && limited("Max file size"), "{limits}");
+    for what in ["Max data size", "Max address space", "Max file size", "Max processes"] {
+        assert!(limited(what), "{limits}");
+    }
     kill_process(worker, Signal::CONT).unwrap();
+    assert_eq!(wait(&mut load, SOON), Some(Some(0)));
+    host.assert_clean();
+}
+
+/// How a load ends whose worker, which waits for the rest of its layer, makes a call.
+fn load_with_call(host: &Host, layout: &Path, number: i64, arguments: &[u64]) -> Run {
+    let load = host.command(&["load", "-q", "-i", layout.to_str().unwrap()]).spawn().unwrap();
+    let worker = worker(&load);
+    let engine = Pid::from_child(&load);
+    kill_process(engine, Signal::STOP).unwrap();
+    let began = Instant::now();
+    while !status(worker, "State").starts_with('S') {
+        assert!(began.elapsed() < SOON, "it waits for nothing");
+    }
+    make_call(worker.as_raw_nonzero().get().unsigned_abs(), number, arguments);
+    kill_process(engine, Signal::CONT).unwrap();
+    finish(load, Vec::new())
+}
+
+#[test]
+fn a_worker_that_makes_a_call_that_is_not_on_its_list_ends() {
+    const MMAP: i64 = 9;
+    const READ_WRITE: u64 = 3;
+    const EXEC: u64 = 4;
+    // Private, shared, private and growing down, private in huge pages; none has a file.
+    let [private, shared, stack, huge] = [0x22, 0x21, 0x122, 0x4_0022];
+    let host = Host::new();
+    let layout = large(&host);
+    let beyond = FORBIDDEN.map(|(call, number)| (call, number, vec![]));
+    let maps = [
+        ("what can be executed", READ_WRITE | EXEC, private),
+        // None of these is counted as data.
+        ("shared memory", READ_WRITE, shared),
+        ("a stack", READ_WRITE, stack),
+        ("huge pages", READ_WRITE, huge),
+    ];
+    let maps = maps.map(|(what, prot, flags)| (what, MMAP, vec![0, 4096, prot, flags]));
+    for (call, number, arguments) in beyond.into_iter().chain(maps) {
+        let load = load_with_call(&host, &layout, number, &arguments);
+        assert_eq!(load.code, Some(1), "{call}: {}", load.stderr);
+        assert!(load.stderr.contains("by signal 31"), "{call}: {}", load.stderr);
+    }
+    host.assert_clean();
+}
+
+#[test]
+fn a_worker_whose_jail_is_refused_says_why_however_early_it_ends() {
+    let host = Host::new();
+    let layout = large(&host);
+    // The second message is for who is gone by then.
+    let strace = ["-f", "-o", "/dev/null", "-e", "trace=pivot_root,sendmsg"];
+    let inject = ["-e", "inject=pivot_root:error=EPERM", "-e", "inject=sendmsg:delay_enter=1000000:when=2"];
+    let load = host.command(&["load", "-q", "-i", layout.to_str().unwrap()]);
+    let load = beneath("strace", &[&strace[..], &inject].concat(), &load).spawn().unwrap();
+    let load = finish(load, Vec::new()).expect(1);
+    assert!(load.stderr.contains("ISOPOD_JAIL=no-mount"), "{}", load.stderr);
+    host.assert_clean();
+}
+
+#[test]
+fn a_worker_that_has_reported_and_stays_is_ended() {
+    const EXIT_GROUP: u64 = 231;
+    let host = Host::new();
+    let layout = large(&host);
+    let mut load = host.command(&["load", "-q", "-i", layout.to_str().unwrap()]).spawn().unwrap();
+    let worker = unistd::Pid::from_raw(worker(&load).as_raw_nonzero().get());
+    let wait_for = |flags| waitpid(worker, Some(WaitPidFlag::__WALL | flags)).unwrap();
+    ptrace::seize(worker, ptrace::Options::PTRACE_O_TRACESYSGOOD).unwrap();
+    ptrace::interrupt(worker).unwrap();
+    wait_for(WaitPidFlag::empty());
+    // Up to its last call, which it never makes.
+    while ptrace::getregs(worker).unwrap().orig_rax != EXIT_GROUP {
+        ptrace::syscall(worker, None).unwrap();
+        wait_for(WaitPidFlag::empty());
+    }
+    let began = Instant::now();
+    while wait_for(WaitPidFlag::WNOHANG) == WaitStatus::StillAlive {
+        assert!(began.elapsed() < SOON, "it stays");
+        sleep(Duration::from_millis(10));
+    }
     assert_eq!(wait(&mut load, SOON), Some(Some(0)));
     host.assert_clean();
 }
