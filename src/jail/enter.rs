@@ -122,3 +122,22 @@ pub(crate) fn drop_from_bounding_set(capabilities: CapabilitySet) -> io::Result<
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::thread::capabilities;
+    use std::thread;
+
+    #[test]
+    fn a_bounding_set_that_cannot_be_emptied_is_an_error() {
+        let without_the_right = || {
+            let mut sets = capabilities(None)?;
+            sets.effective.remove(CapabilitySet::SETPCAP);
+            set_capabilities(None, sets)?;
+            drop_capabilities()
+        };
+        let error = thread::spawn(without_the_right).join().unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+    }
+}

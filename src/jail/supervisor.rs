@@ -14,12 +14,18 @@ use rustix::thread::{
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
 
 /// What it takes to end a process of another id, and to write in folders of any owner's.
 const KEPT: CapabilitySet = CapabilitySet::KILL.union(CapabilitySet::DAC_OVERRIDE);
 
 /// Of Linux 6.15.
 const OPEN_TREE_ATTR: c_long = 467;
+
+/// How long the end of a thread may take, and how often it is looked for.
+const MOMENT: Duration = Duration::from_millis(10);
+const MOMENTS: u32 = 50;
 
 /// Calls that are answered with EPERM, and why nobody misses them.
 const DENIED: &[(c_long, &str)] = &[
@@ -77,9 +83,10 @@ const DENIED: &[(c_long, &str)] = &[
 ];
 
 /// Gives up what supervision does not take, for good. Below `folders` it goes on writing, everywhere it goes on reading. The
-/// process must have one thread, for what is given up is given up by a thread. `layers` are those of the jail: what was left out there is left out here.
+/// process must have one thread, for what is given up is given up by a thread. `layers` are those of the jail: what was left
+/// out there is left out here.
 pub fn supervise(layers: Layers, folders: &[&Path]) -> Result<(), JailError> {
-    let threads = fs::read_dir("/proc/self/task").map(Iterator::count).unwrap_or(0);
+    let threads = threads();
     let close = |layer, how: &dyn Fn() -> io::Result<()>| match threads {
         1 => layers.close(layer, how),
         n => layers.close(layer, || Err(io::Error::other(format!("this process has {n} threads, not one")))),
@@ -88,6 +95,18 @@ pub fn supervise(layers: Layers, folders: &[&Path]) -> Result<(), JailError> {
     close(Layer::NoNewPrivileges, &|| Ok(set_no_new_privs(true)?))?;
     close(Layer::Landlock, &|| landlock::restrict_writing(folders))?;
     close(Layer::Seccomp, &|| deny(DENIED))
+}
+
+/// How many this process has. One that was waited for may be listed a moment longer.
+fn threads() -> usize {
+    let count = || fs::read_dir("/proc/self/task").map(Iterator::count).unwrap_or(0);
+    for _ in 0..MOMENTS {
+        if count() == 1 {
+            return 1;
+        }
+        sleep(MOMENT);
+    }
+    count()
 }
 
 fn keep_few() -> io::Result<()> {
@@ -102,4 +121,18 @@ fn keep_few() -> io::Result<()> {
         None,
         CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() },
     )?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_of_several_threads_gives_nothing_up() {
+        // One is the test's, one waits for it.
+        let error = supervise(Layers::NONE | Layer::NoNewPrivileges, &[]).unwrap_err();
+        assert_eq!(error.layer, Layer::NoNewPrivileges);
+        assert!(error.source.to_string().contains("threads"), "{}", error.source);
+        assert!(supervise(Layers::NONE, &[]).is_ok());
+    }
 }
