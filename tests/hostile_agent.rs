@@ -2,7 +2,7 @@
 //! The guest of `tests/attacker` takes the agent's place and says to the engine what no agent would: each run ends by its
 //! deadline with an error that says why, in no more memory than a usual one, and nothing of it is left.
 
-use crate::support::attacker::{Attack, Deed, Device, Orders, command};
+use crate::support::attacker::{Attack, Orders, Part, command};
 use crate::support::{Host, Run, finish, peak_of, tell, times};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
@@ -15,33 +15,6 @@ const MORE: u64 = 8 << 10;
 /// An agent that hung up, or whose machine is to tell why it ended, is waited for that long (`LAST_WORDS`); and as much for
 /// all else.
 const SOON: Duration = Duration::from_secs(6);
-
-/// What the guest plays; the numbers are those of `tests/attacker/src/agent.rs`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Part {
-    Honest,
-    Silent,
-    Greeted,
-    HangsUpEarly,
-    HangsUp,
-    BreaksOff,
-    ShutsDown,
-    WhileUp,
-    BeforeHello,
-    BeforeStart,
-    Overruns,
-    Floods,
-    NothingForEver,
-    Noise,
-    LongText,
-    Deaf = 16,
-    DeafWhileUp,
-    Recovers,
-}
-
-fn orders(part: Part, seed: u64, count: u64) -> Orders {
-    Orders { device: part as u64, seed, count, ..Orders::new(Deed::Agent, Device::Vsock) }
-}
 
 /// A run with such an agent, and the most memory its engine had resident.
 fn play(host: &Host, orders: &Orders) -> (Run, u64) {
@@ -83,7 +56,7 @@ fn ends(orders: Orders, (code, words): (i32, &str), usual: u64) -> Duration {
 #[test]
 fn an_agent_that_does_as_it_should_is_heard() {
     let host = Host::new();
-    let (run, _) = play(&host, &orders(Part::Honest, 0, 0));
+    let (run, _) = play(&host, &Orders::agent(Part::Honest));
     assert_eq!(run.expect(7).text(), "hello\n");
     host.assert_clean();
 }
@@ -95,20 +68,20 @@ fn every_word_that_is_out_of_place_ends_the_machine() {
     let mut longest = Duration::ZERO;
     for (part, variants) in [(Part::WhileUp, 38), (Part::BeforeHello, 10), (Part::BeforeStart, 6)] {
         for variant in 0..variants {
-            longest = longest.max(ends(orders(part, variant, 0), broke, usual));
+            longest = longest.max(ends(Orders { seed: variant, ..Orders::agent(part) }, broke, usual));
         }
     }
-    longest = longest.max(ends(orders(Part::Overruns, 0, 0), (125, "window"), usual));
+    longest = longest.max(ends(Orders::agent(Part::Overruns), (125, "window"), usual));
     tell(&format!("55 words out of place, the longest run {longest:?}, a usual run's peak {usual} KiB"));
 }
 
 #[test]
 fn an_agent_that_hangs_up_is_told_apart_by_when() {
     let usual = usual();
-    ends(orders(Part::HangsUpEarly, 0, 0), (125, "hung up"), usual);
-    ends(orders(Part::ShutsDown, 0, 0), (125, "hung up"), usual);
-    ends(orders(Part::HangsUp, 0, 0), (137, "hung up"), usual);
-    ends(orders(Part::BreaksOff, 0, 0), (137, "hung up"), usual);
+    ends(Orders::agent(Part::HangsUpEarly), (125, "hung up"), usual);
+    ends(Orders::agent(Part::ShutsDown), (125, "hung up"), usual);
+    ends(Orders::agent(Part::HangsUp), (137, "hung up"), usual);
+    ends(Orders::agent(Part::BreaksOff), (137, "hung up"), usual);
 }
 
 #[test]
@@ -119,8 +92,8 @@ fn an_agent_that_falls_silent_before_the_process_runs_is_given_up_on() {
         (Part::Deaf, "process was not started"),
     ] {
         let host = Host::new();
+        let (mut command, _) = command(&host, &Orders::agent(part), &[]);
         let began = Instant::now();
-        let (mut command, _) = command(&host, &orders(part, 0, 0), &[]);
         let run = watch(command.env("ISOPOD_START_TIMEOUT", "2")).0.expect(125);
         assert!(run.stderr.contains(words), "{part:?}: {}", run.stderr);
         assert!(began.elapsed() < SOON, "{part:?}: {:?}", began.elapsed());
@@ -131,7 +104,7 @@ fn an_agent_that_falls_silent_before_the_process_runs_is_given_up_on() {
 #[test]
 fn a_text_of_a_mebibyte_is_told_short_and_plain() {
     let host = Host::new();
-    let (run, peak) = play(&host, &orders(Part::LongText, 0, 0));
+    let (run, peak) = play(&host, &Orders::agent(Part::LongText));
     let run = run.expect(125);
     let shown = |c: char| c == '\n' || !c.is_control();
     assert!(run.stderr.chars().all(shown) && run.stderr.len() < 8 << 10, "{:?}", run.stderr);
@@ -146,7 +119,7 @@ fn frames_at_random_end_the_machine_and_nothing_else() {
     let runs = times(40);
     for seed in 0..runs {
         let host = Host::new();
-        let (run, peak) = play(&host, &orders(Part::Noise, seed, 0));
+        let (run, peak) = play(&host, &Orders { seed, ..Orders::agent(Part::Noise) });
         let run = run.expect(125);
         assert!(run.stderr.contains("broke the protocol"), "seed {seed}: {}", run.stderr);
         assert!(peak <= usual + MORE, "seed {seed}: {peak} KiB, and {usual} in a usual run");
@@ -163,7 +136,7 @@ fn frames_at_random_end_the_machine_and_nothing_else() {
 fn a_flood_of_output_is_passed_on_whole_and_not_kept() {
     let host = Host::new();
     let kib = 64 << 10;
-    let (run, peak) = play(&host, &orders(Part::Floods, 0, kib));
+    let (run, peak) = play(&host, &Orders { count: kib, ..Orders::agent(Part::Floods) });
     let run = run.expect(0);
     assert!(run.stdout.len() == usize::try_from(kib << 10).unwrap() && run.stdout.iter().all(|b| *b == b'x'));
     assert!(peak <= usual() + MORE, "{peak} KiB");
@@ -175,7 +148,7 @@ fn a_flood_of_output_is_passed_on_whole_and_not_kept() {
 fn who_insists_ends_a_run_whose_agent_never_pauses() {
     for part in [Part::Floods, Part::NothingForEver] {
         let host = Host::new();
-        let (mut command, _) = command(&host, &orders(part, 0, 1 << 30), &[]);
+        let (mut command, _) = command(&host, &Orders { count: 1 << 30, ..Orders::agent(part) }, &[]);
         let mut child = command.spawn().unwrap();
         let peak = peak_of(child.id());
         host.machine_pid();
@@ -203,13 +176,13 @@ fn who_insists_ends_a_run_whose_agent_never_pauses() {
 #[test]
 fn a_guest_that_takes_no_input_keeps_nobody_busy() {
     let host = Host::new();
-    Attack::start_with_input(&host, orders(Part::DeafWhileUp, 0, 0)).judge().run.expect(137);
+    Attack::start_with_input(&host, Orders::agent(Part::DeafWhileUp)).judge().run.expect(137);
 }
 
 #[test]
 fn a_guest_that_takes_input_late_gets_all_there_is_room_for() {
     let host = Host::new();
-    let (mut command, _) = command(&host, &orders(Part::Recovers, 0, 0), &["-i"]);
+    let (mut command, _) = command(&host, &Orders::agent(Part::Recovers), &["-i"]);
     watch(command.stdin(Stdio::piped())).0.expect(9);
     host.assert_clean();
 }

@@ -4,7 +4,7 @@
 //!
 //! A sequence is made from a seed and its number, so that what is found is found again: the failure names both.
 
-use crate::support::attacker::{Attack, Deed, Device, Orders, STOPS_WITHIN};
+use crate::support::attacker::{Attack, Deed, Device, Orders, Part, STOPS_WITHIN};
 use crate::support::{Host, tell, times};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
@@ -47,7 +47,7 @@ fn the_entropy_device_survives_any_sequence_and_serves_on() {
 
 #[test]
 fn every_shape_of_a_chain_and_of_a_ring_is_refused_or_given_back() {
-    for device in [Device::Boot, Device::Image, Device::Vsock, Device::Rng] {
+    for device in Device::ALL {
         let host = Host::new();
         Attack::start(&host, Orders::new(Deed::Shapes, device)).judge();
     }
@@ -82,14 +82,10 @@ fn an_attack_under_way_is_stopped_within_a_second() {
     }
 }
 
-/// The part of an agent that is up and then attacks the device its connection goes through.
-const ATTACKS_FROM_WITHIN: u64 = 15;
-
 #[test]
 fn the_socket_device_survives_while_the_agents_connection_is_open() {
-    let host = Host::new();
-    let (device, count) = (ATTACKS_FROM_WITHIN, sequences() / 10);
-    let orders = Orders { device, count, ..Orders::new(Deed::Agent, Device::Vsock) };
+    let (host, count) = (Host::new(), sequences() / 10);
+    let orders = Orders { count, ..Orders::agent(Part::AttacksFromWithin) };
     // Until the end the engine has heard nothing that would have made it end the machine.
     Attack::start(&host, orders).judge().run.expect(137);
 }

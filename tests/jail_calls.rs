@@ -3,7 +3,7 @@
 //! and that nothing on a list is for show.
 
 use crate::jail::{Prisoner, threads};
-use crate::support::attacker::{self, Deed as Attack, Device, Orders};
+use crate::support::attacker::{self, Deed as Attack, Device, Orders, Part};
 use crate::support::evil::{Deed, kernel};
 use crate::support::layout::{Layer, Layout, digest};
 use crate::support::nasty::{Tar, file};
@@ -262,9 +262,13 @@ fn life(host: &Host) -> Vec<(String, String)> {
     let load = host.command(&["load", "-q", "-i", layout.to_str().unwrap()]);
     calls.extend(followed(host, &load, |run| assert_eq!(wait(run, DEADLINE), Some(Some(0)))));
     let sequences = |device| Orders { count: 40, ..Orders::new(Attack::Sequences, device) };
-    let mut attacks = [Device::Boot, Device::Image, Device::Vsock, Device::Rng].map(sequences).to_vec();
-    let agent = |part, count| Orders { device: part, count, ..Orders::new(Attack::Agent, Device::Vsock) };
-    attacks.extend([agent(FROM_WITHIN, 200), agent(SHUTS_DOWN, 0), agent(NEVER_PAUSES, 0)]);
+    let mut attacks = Device::ALL.map(sequences).to_vec();
+    let agent = |part, count| Orders { count, ..Orders::agent(part) };
+    attacks.extend([
+        agent(Part::AttacksFromWithin, 200),
+        agent(Part::ShutsDown, 0),
+        agent(Part::NothingForEver, 0),
+    ]);
     for orders in attacks {
         let (command, console) = attacker::command(host, &orders, &[]);
         // The one before had the same.
@@ -294,12 +298,6 @@ fn followed(host: &Host, plain: &Command, end: impl FnOnce(&mut Child)) -> Vec<(
     end(&mut run);
     traced(&read_to_string(&trace).unwrap())
 }
-
-/// Parts of an agent's (`tests/attacker/src/orders.rs`): one that attacks the socket device from within, one that shuts its
-/// side down, one whose frames have nothing in them and no end.
-const FROM_WITHIN: u64 = 15;
-const SHUTS_DOWN: u64 = 6;
-const NEVER_PAUSES: u64 = 12;
 
 #[test]
 fn nothing_on_a_list_is_for_show() {

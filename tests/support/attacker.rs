@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The guest of `tests/attacker`: built once, told what to do, started, listened to, and judged by what it does to its host.
 
+#[path = "../attacker/src/numbers.rs"]
+mod numbers;
+
 use super::layout::tool;
 use super::{DEADLINE, Host, Run, files, finish, tell};
+use numbers::MARK;
 use rustix::param::clock_ticks_per_second;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::HashMap;
@@ -14,6 +18,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
+
+pub(crate) use numbers::{Deed, Device, Part};
 
 /// The guest's memory in MiB, which its kernel takes for granted.
 const MEMORY_MIB: u64 = 64;
@@ -29,25 +35,6 @@ const IDLE_PERCENT: f64 = 5.0;
 const SILENCE: Duration = Duration::from_secs(60);
 pub(crate) const STOPS_WITHIN: Duration = Duration::from_secs(1);
 
-/// The numbers are those of `tests/attacker/src/orders.rs`.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Deed {
-    Sequences,
-    Shapes,
-    Names,
-    Sweep,
-    Agent,
-}
-
-/// In the order of their windows.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Device {
-    Boot,
-    Image,
-    Vsock,
-    Rng,
-}
-
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Orders {
     pub(crate) deed: Deed,
@@ -60,17 +47,20 @@ pub(crate) struct Orders {
 
 impl Orders {
     pub(crate) fn new(deed: Deed, device: Device) -> Self {
-        Self { deed, device: device as u64, seed: seed(), first: 0, count: 0 }
+        let (seed, first) = (asked_for("ISOPOD_TEST_SEED", 1), asked_for("ISOPOD_TEST_FIRST", 0));
+        Self { deed, device: device as u64, seed, first, count: 0 }
+    }
+
+    /// As the agent, with its device's connection.
+    pub(crate) fn agent(part: Part) -> Self {
+        Self { device: part as u64, ..Self::new(Deed::Agent, Device::Vsock) }
     }
 }
 
 /// The same each time, unless another one is asked for.
-fn seed() -> u64 {
-    env::var("ISOPOD_TEST_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(1)
+fn asked_for(variable: &str, usual: u64) -> u64 {
+    env::var(variable).ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
 }
-
-/// What the kernel's image has where its orders go.
-const MARK: &[u8] = b"attacker, do so:";
 
 /// A kernel that follows these orders, in the host's folder.
 pub(crate) fn kernel(host: &Host, orders: &Orders) -> PathBuf {
@@ -213,7 +203,7 @@ impl<'h> Attack<'h> {
     #[track_caller]
     pub(crate) fn judge(mut self) -> Traces {
         let limit = DEADLINE + Duration::from_millis(self.orders.count * 10);
-        let early = self.orders.first + (self.orders.count / 20).next_multiple_of(1000);
+        let early = (self.orders.first + self.orders.count / 20).next_multiple_of(1000);
         if self.orders.count > 20_000 {
             self.wait_for(&format!("at {early}"), limit);
         }

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! An agent that is none: the parts it plays against the engine. The numbers are those of `tests/hostile_agent.rs`.
+//! An agent that is none: the parts it plays against the engine.
 
 use crate::frames::{
     ACK, DATA, EOF, EXITED, FAILED, FROZEN, Frames, HELLO, MESSAGE, STARTED, STDERR, STDIN, STDOUT, THAWED,
     VERSION, WINDOW,
 };
+use crate::numbers::Part;
 use crate::orders::Orders;
 use crate::packets::{RESET, SHUTDOWN};
 use crate::port::{clock, tell};
@@ -16,29 +17,39 @@ use crate::stream::{PORT, Stream};
 const ROOM: u64 = 256 << 10;
 const BUFFERS: u16 = 16;
 
+type Play = fn(&Orders);
+
+/// Who plays what. The seed of a part that says one of many words is which of them.
+const PARTS: [(Part, Play); 19] = [
+    (Part::Honest, |_| honest()),
+    (Part::Silent, |_| {
+        Stream::connect(BUFFERS);
+    }),
+    (Part::Greeted, |_| {
+        greeted();
+    }),
+    (Part::HangsUpEarly, |_| Stream::connect(BUFFERS).say(RESET, 0)),
+    (Part::HangsUp, |_| up().say(RESET, 0)),
+    (Part::BreaksOff, |_| broken_off()),
+    (Part::ShutsDown, |_| greeted().say(SHUTDOWN, 3)),
+    (Part::WhileUp, |orders| one_of(&mut up(), orders.seed, &WHILE_UP)),
+    (Part::BeforeHello, |orders| one_of(&mut Stream::connect(BUFFERS), orders.seed, &BEFORE_HELLO)),
+    (Part::BeforeStart, |orders| one_of(&mut greeted(), orders.seed, &BEFORE_START)),
+    (Part::Overruns, |_| overrun()),
+    (Part::Floods, |orders| flood(orders.count)),
+    (Part::NothingForEver, |_| nothing_for_ever()),
+    (Part::Noise, noise),
+    (Part::LongText, |_| long_text()),
+    (Part::AttacksFromWithin, attack),
+    (Part::Deaf, |_| deaf()),
+    (Part::DeafWhileUp, |_| deaf_while_up()),
+    (Part::Recovers, |_| recovers()),
+];
+
 pub(crate) fn run(orders: &Orders) {
-    let variant = orders.seed as usize;
-    match orders.device {
-        0 => honest(),
-        1 => drop(Stream::connect(BUFFERS)),
-        2 => drop(greeted()),
-        3 => Stream::connect(BUFFERS).say(RESET, 0),
-        4 => up().say(RESET, 0),
-        5 => broken_off(),
-        6 => greeted().say(SHUTDOWN, 3),
-        7 => one_of(&mut up(), variant, &WHILE_UP),
-        8 => one_of(&mut Stream::connect(BUFFERS), variant, &BEFORE_HELLO),
-        9 => one_of(&mut greeted(), variant, &BEFORE_START),
-        10 => overrun(),
-        11 => flood(orders.count),
-        12 => nothing_for_ever(),
-        13 => noise(orders),
-        14 => long_text(),
-        15 => attack(orders),
-        16 => deaf(),
-        17 => deaf_while_up(),
-        18 => recovers(),
-        other => tell!("odd: no part ", other),
+    match PARTS.iter().find(|(part, _)| *part as u64 == orders.device) {
+        Some((_, play)) => play(orders),
+        None => tell!("odd: no part ", orders.device),
     }
 }
 
@@ -70,8 +81,8 @@ fn broken_off() {
 
 type Made = fn() -> Frames;
 
-fn one_of(stream: &mut Stream, variant: usize, all: &[Made]) {
-    match all.get(variant) {
+fn one_of(stream: &mut Stream, variant: u64, all: &[Made]) {
+    match all.get(variant as usize) {
         Some(made) => drop(stream.send(made().bytes())),
         None => tell!("odd: there are ", all.len(), " variants"),
     }

@@ -2,6 +2,7 @@
 //! A driver's side of virtio-mmio (version 2) and of its rings: what an attack does honestly to get where it can do harm.
 
 use crate::memory::{Batch, WINDOWS, fill, get, put, ring};
+use crate::numbers;
 use crate::port::clock;
 
 pub(crate) const MAGIC: u64 = 0x000;
@@ -24,9 +25,8 @@ pub(crate) const NEXT: u16 = 1;
 pub(crate) const WRITE: u16 = 2;
 pub(crate) const INDIRECT: u16 = 4;
 
-/// The devices, in the order of their windows.
-pub(crate) const VSOCK: u64 = 2;
-pub(crate) const RNG: u64 = 3;
+pub(crate) const VSOCK: u64 = numbers::Device::Vsock as u64;
+pub(crate) const RNG: u64 = numbers::Device::Rng as u64;
 
 /// How many queues each of them has.
 const QUEUES: [u64; 4] = [2, 2, 3, 1];

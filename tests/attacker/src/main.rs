@@ -9,8 +9,8 @@
 //!                    └─► agent ──────► says to the engine what no agent would
 //! ```
 //!
-//! It tells over the serial console what it does. A line `odd` is a finding of its own; `done` is the last. Each sequence is made
-//! from the seed and its own number, so that a run from any number on does what the first one did there.
+//! It tells over the serial console what it does, `begins` first. A line `odd` is a finding of its own; `done` is the last.
+//! Each sequence is made from the seed and its own number, so that a run from any number on does what the first one did there.
 #![no_std]
 #![no_main]
 
@@ -22,6 +22,7 @@ mod frames;
 mod fuse;
 mod memory;
 mod names;
+mod numbers;
 mod orders;
 mod packets;
 mod port;
@@ -35,19 +36,28 @@ mod sweep;
 
 use core::panic::PanicInfo;
 use entry::halt;
-use orders::{Deed, Orders};
+use numbers::Deed;
+use orders::Orders;
 use port::tell;
+
+type Act = fn(&Orders);
+
+/// What each deed is done by.
+const DEEDS: [(Deed, Act); 5] = [
+    (Deed::Sequences, sequences::run),
+    (Deed::Shapes, |orders| shapes::run(orders.device)),
+    (Deed::Names, |orders| names::run(orders.device)),
+    (Deed::Sweep, |_| sweep::run()),
+    (Deed::Agent, agent::run),
+];
 
 #[unsafe(no_mangle)]
 extern "C" fn main() -> ! {
     let orders = Orders::read();
-    match orders.deed() {
-        Some(Deed::Sequences) => sequences::run(&orders),
-        Some(Deed::Shapes) => shapes::run(orders.device),
-        Some(Deed::Names) => names::run(orders.device),
-        Some(Deed::Sweep) => sweep::run(),
-        Some(Deed::Agent) => agent::run(&orders),
-        Some(Deed::Measure) => sweep::measure(),
+    // Before this the host has no figure to compare with.
+    tell!("begins");
+    match DEEDS.iter().find(|(deed, _)| *deed as u64 == orders.deed) {
+        Some((_, act)) => act(&orders),
         None => tell!("odd: no such deed"),
     }
     tell!("halt");

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the host wants done. It finds the mark in this kernel's image and overwrites what is behind it.
 
+use crate::numbers::MARK;
 use core::ptr;
 
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Orders {
     mark: [u8; 16],
-    deed: u64,
+    pub(crate) deed: u64,
     /// The device's number, or the agent's part.
     pub(crate) device: u64,
     pub(crate) seed: u64,
@@ -15,29 +16,12 @@ pub(crate) struct Orders {
     pub(crate) count: u64,
 }
 
-/// By number, as `tests/support/attacker.rs` has them.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Deed {
-    Sequences,
-    Shapes,
-    Names,
-    Sweep,
-    Agent,
-    Measure,
-}
-
 #[unsafe(link_section = ".data")]
-static ORDERS: Orders =
-    Orders { mark: *b"attacker, do so:", deed: 0, device: 0, seed: 0, first: 0, count: 0 };
+static ORDERS: Orders = Orders { mark: MARK, deed: 0, device: 0, seed: 0, first: 0, count: 0 };
 
 impl Orders {
     pub(crate) fn read() -> Self {
         // SAFETY: it is a static. Volatile, as the image may have been written to after the compiler saw it.
         unsafe { ptr::read_volatile(&raw const ORDERS) }
-    }
-
-    pub(crate) fn deed(&self) -> Option<Deed> {
-        use Deed::{Agent, Measure, Names, Sequences, Shapes, Sweep};
-        [Sequences, Shapes, Names, Sweep, Agent, Measure].get(self.deed as usize).copied()
     }
 }

@@ -8,17 +8,13 @@ use crate::driver::{
 use crate::memory::{ELSEWHERE, RAM, WINDOWS, read_now, write_now};
 use crate::random::Random;
 
-/// Those that mean something when they are written; and their upper halves.
-const WRITABLE: [u64; 15] = [
-    0x014,
-    DRIVER_FEATURES,
+/// What a driver says of its queues and of what it can do; and the upper halves of addresses.
+const SETTINGS: [u64; 11] = [
     DRIVER_FEATURES_SEL,
+    DRIVER_FEATURES,
     QUEUE_SEL,
     QUEUE_NUM,
     QUEUE_READY,
-    QUEUE_NOTIFY,
-    0x064,
-    STATUS,
     QUEUE_DESC,
     QUEUE_DESC + 4,
     QUEUE_DRIVER,
@@ -26,6 +22,8 @@ const WRITABLE: [u64; 15] = [
     QUEUE_DEVICE,
     QUEUE_DEVICE + 4,
 ];
+/// What else means something when it is written: the device features' selector, and the interrupts' acknowledgement too.
+const OTHERS: [u64; 4] = [0x014, QUEUE_NOTIFY, 0x064, STATUS];
 const STATUSES: [u32; 12] = [0, 1, 2, 3, 4, 7, 11, 15, 64, 79, 128, 143];
 
 /// A state, some writes, a kick.
@@ -35,7 +33,11 @@ pub(crate) fn attack(device: &mut Device, random: &mut Random) {
         odd_widths(device, random);
     }
     for _ in 0..=random.below(8) {
-        let register = if random.once_in(10) { random.below(0x1000) & !3 } else { random.pick(&WRITABLE) };
+        let register = match random.below(10) {
+            0 => random.below(0x1000) & !3,
+            1..4 => random.pick(&OTHERS),
+            _ => random.pick(&SETTINGS),
+        };
         let value = value(device, random, register);
         device.write(register, value);
     }
@@ -51,19 +53,7 @@ pub(crate) fn attack(device: &mut Device, random: &mut Random) {
 pub(crate) fn after_the_start(device: &mut Device, random: &mut Random) {
     device.start();
     for _ in 0..=random.below(6) {
-        let register = random.pick(&[
-            DRIVER_FEATURES_SEL,
-            DRIVER_FEATURES,
-            QUEUE_SEL,
-            QUEUE_NUM,
-            QUEUE_READY,
-            QUEUE_DESC,
-            QUEUE_DESC + 4,
-            QUEUE_DRIVER,
-            QUEUE_DRIVER + 4,
-            QUEUE_DEVICE,
-            QUEUE_DEVICE + 4,
-        ]);
+        let register = random.pick(&SETTINGS);
         let value = value(device, random, register);
         device.write(register, value);
     }

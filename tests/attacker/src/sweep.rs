@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Every port, and addresses at which nothing is: what is there is what was meant to be there. And what a look costs.
+//! Every port, and addresses at which nothing is: what is there is what was meant to be there.
 
-use crate::driver::{Device, MAGIC, QUEUE_NOTIFY, RNG, Stage};
+use crate::driver::{self, MAGIC};
 use crate::entry::Call;
 use crate::memory::{ELSEWHERE, RAM, WINDOWS, get, read_now, write_now};
-use crate::port::{clock, ports, tell};
+use crate::numbers::Device;
+use crate::port::{ports, tell};
 
 /// Ports behind which there is something: the two interrupt controllers and their modes, the console, the keyboard
 /// controller's reset, and pvpanic.
@@ -72,8 +73,8 @@ fn writes() -> u32 {
         }
     }
     let mut odd = 0;
-    for number in 0..4 {
-        let mut device = Device::new(number);
+    for number in Device::ALL.map(|device| device as u64) {
+        let mut device = driver::Device::new(number);
         for offset in (0x100..0x1000).step_by(4) {
             device.write(offset, u32::MAX);
         }
@@ -83,23 +84,4 @@ fn writes() -> u32 {
         }
     }
     odd
-}
-
-/// What an access costs, in ticks of the clock.
-pub(crate) fn measure() {
-    const TIMES: u64 = 2000;
-    let mut device = Device::new(RNG);
-    let mut time = |what: &str, act: &mut dyn FnMut(&mut Device)| {
-        let from = clock();
-        (0..TIMES).for_each(|_| act(&mut device));
-        device.flush();
-        tell!("ticks ", what, " ", clock().wrapping_sub(from) / TIMES);
-    };
-    time("a register from user mode", &mut |device| write_now(device.window() + 0x14, 0u32));
-    time("a register in a batch", &mut |device| device.write(0x14, 0));
-    time("a kick in a batch", &mut |device| device.write(QUEUE_NOTIFY, 0));
-    time("a kick by itself", &mut |device| device.kick(0));
-    time("a set-up", &mut |device| device.reach(Stage::Ready, false));
-    time("a start", &mut |device| device.start());
-    tell!("done");
 }
