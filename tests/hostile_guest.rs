@@ -4,7 +4,7 @@
 //!
 //! A sequence is made from a seed and its number, so that what is found is found again: the failure names both.
 
-use crate::support::attacker::{Attack, Deed, Device, Orders, Part, STOPS_WITHIN};
+use crate::support::attacker::{Attack, Deed, Device, Orders, Part, STOPS_WITHIN, Traces};
 use crate::support::{Host, tell, times};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
@@ -17,32 +17,65 @@ fn sequences() -> u64 {
     1000 * times(100)
 }
 
-fn survives_sequences(device: Device) {
+fn survives_sequences(device: Device, count: u64) -> Traces {
     let host = Host::new();
+    let orders = Orders { count, ..Orders::new(Deed::Sequences, device) };
+    let traces = Attack::start(&host, orders).judge();
+    assert_eq!((traces.told("done sequences "), traces.told(" honest ")), (count, honest(&orders)));
+    traces
+}
+
+/// One sequence in so many is followed by an honest request.
+fn honest(orders: &Orders) -> u64 {
+    (orders.first + orders.count) / 250 - orders.first / 250
+}
+
+/// The requests that are answered out of any share's files: LOOKUP, GETATTR, OPEN, READ, STATFS, LISTXATTR, OPENDIR, READDIR,
+/// READDIRPLUS, LSEEK.
+const SERVED: [u32; 10] = [1, 3, 14, 15, 17, 23, 27, 28, 44, 46];
+/// Only where there is a link to read.
+const READLINK: u32 = 5;
+
+/// Survives them; and not because all of it ended at the server's door, or before there was a session.
+fn share_survives_sequences(device: Device) -> Traces {
     let count = sequences();
-    let traces = Attack::start(&host, Orders { count, ..Orders::new(Deed::Sequences, device) }).judge();
-    assert!(traces.console.contains(&format!("done sequences {count} honest {} odd 0", count / 250)));
-    traces.run.expect(143);
+    let traces = survives_sequences(device, count);
+    let (sent, reached, mapped) = (traces.told("requests "), traces.told(" reached "), traces.mapped);
+    tell(&format!(
+        "{device:?}: {reached} of {sent} requests reached files, of which {mapped} pieces are mapped"
+    ));
+    assert!(sent > count && reached * 4 > sent, "{reached} of {sent}");
+    for opcode in SERVED {
+        assert!(served(&traces, opcode) >= count / 1000, "{opcode}: {}", traces.console);
+    }
+    assert!(mapped > 0, "no file was ever mapped");
+    traces
+}
+
+fn served(traces: &Traces, opcode: u32) -> u64 {
+    traces.told(&format!("served {opcode} "))
 }
 
 #[test]
 fn the_boot_share_survives_any_sequence_and_serves_on() {
-    survives_sequences(Device::Boot);
+    share_survives_sequences(Device::Boot).run.expect(143);
 }
 
 #[test]
 fn the_image_share_survives_any_sequence_and_serves_on() {
-    survives_sequences(Device::Image);
+    let traces = share_survives_sequences(Device::Image);
+    assert!(served(&traces, READLINK) >= sequences() / 1000, "{}", traces.console);
+    traces.run.expect(143);
 }
 
 #[test]
 fn the_socket_device_survives_any_sequence_and_serves_on() {
-    survives_sequences(Device::Vsock);
+    survives_sequences(Device::Vsock, sequences()).run.expect(143);
 }
 
 #[test]
 fn the_entropy_device_survives_any_sequence_and_serves_on() {
-    survives_sequences(Device::Rng);
+    survives_sequences(Device::Rng, sequences()).run.expect(143);
 }
 
 #[test]

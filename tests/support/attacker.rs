@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::env;
 use std::fs;
 use std::io::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -29,6 +30,8 @@ const BESIDES_MIB: u64 = 64;
 const GROWTH_KIB: u64 = 1 << 10;
 /// Where the kernel's image begins in the guest's memory.
 const IMAGE_AT: u64 = 16 << 20;
+/// The image is a file, of which this is the end of the path.
+const IMAGE: &str = "/attacker";
 /// Of one processor, once there is nothing to do.
 const IDLE_PERCENT: f64 = 5.0;
 /// A guest that attacks tells how far it is every few seconds.
@@ -120,7 +123,21 @@ pub(crate) struct Attack<'h> {
 #[derive(Debug)]
 pub(crate) struct Traces {
     pub(crate) console: String,
+    /// Pieces of files that lay in the guest's memory at the end.
+    pub(crate) mapped: usize,
     pub(crate) run: Run,
+}
+
+impl Traces {
+    /// The number that the guest told behind these words.
+    #[track_caller]
+    pub(crate) fn told(&self, words: &str) -> u64 {
+        let behind = |line: &str| line.split_once(words)?.1.split_whitespace().next()?.parse().ok();
+        self.console
+            .lines()
+            .find_map(behind)
+            .unwrap_or_else(|| panic!("no word of {words}: {}", self.console))
+    }
 }
 
 impl<'h> Attack<'h> {
@@ -211,7 +228,7 @@ impl<'h> Attack<'h> {
         self.wait_for("halt", limit);
         let took = self.began.elapsed();
         let (after, peak) = (self.own_kib(), self.kib("VmHWM:"));
-        let busiest = self.busiest();
+        let (mapped, busiest) = (self.mapped(), self.busiest());
         let last = self.last_words();
         let console = self.said();
         let (run, stopped) = self.stop();
@@ -232,7 +249,7 @@ impl<'h> Attack<'h> {
         assert!(stopped < STOPS_WITHIN, "it took {stopped:?} to stop; {last}");
         assert!(!run.stderr.contains("panic") && !run.stderr.contains("SIGSYS"), "{}", run.stderr);
         self.host.assert_clean();
-        Traces { console, run }
+        Traces { console, mapped, run }
     }
 
     /// A figure of the machine's, in KiB.
@@ -247,20 +264,25 @@ impl<'h> Attack<'h> {
     /// What is resident of its own memory, that is, not of the guest's.
     fn own_kib(&self) -> u64 {
         let maps = fs::read_to_string(format!("/proc/{}/smaps", self.machine)).unwrap_or_default();
-        let (mut own, mut start, mut all) = (None, 0, Vec::new());
+        let guest = guest_memory(&maps);
+        let (mut start, mut own) = (0, 0);
         for line in maps.lines() {
-            if let Some(kib) = line.strip_prefix("Rss:") {
-                all.push((start, kib.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0)));
-            } else if let Some(from) =
-                line.split_once('-').and_then(|(from, _)| u64::from_str_radix(from, 16).ok())
-            {
-                start = from;
-                // The first page of the image is mapped, not copied.
-                own = own.or_else(|| line.ends_with("/attacker").then(|| from - IMAGE_AT));
+            if let Some(kib) = line.strip_prefix("Rss:").filter(|_| !guest.contains(&start)) {
+                own += kib.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0);
             }
+            start = start_of(line).unwrap_or(start);
         }
-        let guest = own.map_or(0..0, |from| from..from + (MEMORY_MIB << 20));
-        all.iter().filter(|(start, _)| !guest.contains(start)).map(|(_, kib)| kib).sum()
+        own
+    }
+
+    /// How many pieces of a share's files lie in the guest's memory.
+    fn mapped(&self) -> usize {
+        let maps = fs::read_to_string(format!("/proc/{}/maps", self.machine)).unwrap_or_default();
+        let guest = guest_memory(&maps);
+        let in_guest = |line: &&str| start_of(line).is_some_and(|at| guest.contains(&at));
+        // Beside the file's number, which is 0 if there is none.
+        let of_file = |line: &&str| line.split_whitespace().nth(4).is_some_and(|number| number != "0");
+        maps.lines().filter(in_guest).filter(of_file).filter(|line| !line.ends_with(IMAGE)).count()
     }
 
     /// The thread of the machine's that used most of a processor within a second, and how many hundredths.
@@ -285,6 +307,17 @@ impl<'h> Attack<'h> {
         };
         tasks.into_iter().filter_map(stat).collect()
     }
+}
+
+/// Where the guest's memory is, by what `/proc/PID/maps` or `smaps` says.
+fn guest_memory(maps: &str) -> Range<u64> {
+    // The first page of the kernel's image is mapped, not copied.
+    let image = maps.lines().find(|line| line.ends_with(IMAGE)).and_then(start_of);
+    image.map_or(0..0, |at| at - IMAGE_AT..at - IMAGE_AT + (MEMORY_MIB << 20))
+}
+
+fn start_of(line: &str) -> Option<u64> {
+    u64::from_str_radix(line.split_once('-')?.0, 16).ok()
 }
 
 /// A test that fails leaves nothing that runs.

@@ -157,11 +157,13 @@ impl Device {
         self.trusted = false;
     }
 
-    /// Starts it anew unless it runs.
-    pub(crate) fn ensure_running(&mut self) {
-        if !self.trusted || self.read(STATUS) != RUNNING {
+    /// Starts it anew unless it runs, and tells whether it did.
+    pub(crate) fn ensure_running(&mut self) -> bool {
+        let runs = self.trusted && self.read(STATUS) == RUNNING;
+        if !runs {
             self.start();
         }
+        !runs
     }
 
     fn set_up(&mut self, queue: u64) {

@@ -30,6 +30,7 @@ mod random;
 mod registers;
 mod rings;
 mod sequences;
+mod session;
 mod shapes;
 mod stream;
 mod sweep;

@@ -5,6 +5,7 @@ use crate::driver::Device;
 use crate::fuse::{self, CHANGING, LOOKUP, NAMES};
 use crate::memory::{ANSWERS, BUFFERS};
 use crate::port::tell;
+use crate::session::{self, EIO};
 
 /// Requests whose names begin so many bytes behind the header (`fuse.h`): LOOKUP, SYMLINK, MKNOD, MKDIR, UNLINK, RMDIR, RENAME,
 /// LINK, SETXATTR, GETXATTR, REMOVEXATTR, CREATE, RENAME2, TMPFILE, SYNCFS.
@@ -34,6 +35,7 @@ const OF_NODES: [u32; 8] = [3, 5, 15, 28, 44, 22, 23, 46];
 /// How it went so far.
 struct Questions {
     device: Device,
+    in_session: bool,
     tried: u32,
     odd: u32,
 }
@@ -41,13 +43,17 @@ struct Questions {
 pub(crate) fn run(number: u64) {
     let mut device = Device::new(number);
     device.start();
-    let mut questions = Questions { device, tried: 0, odd: 0 };
-    // Before INIT nothing is answered but with an error.
+    let mut questions = Questions { device, in_session: false, tried: 0, odd: 0 };
+    // Before INIT nothing is answered but with one error.
     for opcode in (1..60).filter(|opcode| ![2, 26, 36, 42].contains(opcode)) {
         questions.ask(fuse::named(BUFFERS, opcode, 1, 40, b"x\0"), "before INIT", opcode);
     }
-    questions.exchange(fuse::init(BUFFERS));
+    // Without a session all that follows would be refused for that alone; and so it would if the session were lost.
+    questions.expect("INIT", |device| session::begins(device, u32::MAX));
+    questions.in_session = true;
+    questions.expect("the root", |device| session::has_root(device, true));
     questions.names();
+    questions.expect("the root after names", |device| session::has_root(device, true));
     for opcode in CHANGING.iter().chain(&NEVER) {
         for node in [0, 1, 2, 3, u64::MAX, 1 << 32] {
             let len = fuse::named(BUFFERS, *opcode, node, 64, b"new\0");
@@ -59,10 +65,19 @@ pub(crate) fn run(number: u64) {
             questions.ask(fuse::named(BUFFERS, opcode, node, 40, b""), "of a node that is not there", opcode);
         }
     }
+    questions.expect("the root at the end", |device| session::has_root(device, true));
     tell!("done names ", questions.tried, " odd ", questions.odd);
 }
 
 impl Questions {
+    /// What must be answered, and without an error.
+    fn expect(&mut self, what: &str, is_had: fn(&mut Device) -> bool) {
+        if !is_had(&mut self.device) {
+            tell!("odd: ", what, " is not to be had");
+            self.odd += 1;
+        }
+    }
+
     fn names(&mut self) {
         for (opcode, front) in NAMED {
             for name in NAMES {
@@ -84,12 +99,13 @@ impl Questions {
         }
     }
 
-    /// The request in the first buffer must be answered, and by nothing but an error.
+    /// The request in the first buffer must be answered, and by nothing but an error: in a session, by one of its own.
     fn ask(&mut self, len: u32, what: &str, opcode: u32) {
         self.tried += 1;
         let answered = self.exchange(len);
         let error = fuse::error(ANSWERS);
-        if answered != Some((0, 16)) || !(-4095..0).contains(&error) {
+        let is_error = (-4095..0).contains(&error) && (error == EIO) != self.in_session;
+        if answered != Some((0, 16)) || !is_error {
             tell!("odd: request ", opcode, " ", what, " was not refused");
             self.odd += 1;
         }

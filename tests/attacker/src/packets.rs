@@ -4,6 +4,10 @@
 use crate::memory::{BUFFERS, put};
 use crate::random::Random;
 
+/// The queues with packets: from the host, and to it.
+pub(crate) const RX: u64 = 0;
+pub(crate) const TX: u64 = 1;
+
 pub(crate) const HEADER: u32 = 44;
 pub(crate) const GUEST: u64 = 3;
 pub(crate) const HOST: u64 = 2;

@@ -49,9 +49,8 @@ pub(crate) fn attack(device: &mut Device, random: &mut Random) {
     device.distrust();
 }
 
-/// A device that was started with what is sound must work on with it, whatever its registers are told then.
+/// A device that was just started with what is sound must work on with it, whatever its registers are told then.
 pub(crate) fn after_the_start(device: &mut Device, random: &mut Random) {
-    device.start();
     for _ in 0..=random.below(6) {
         let register = random.pick(&SETTINGS);
         let value = value(device, random, register);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Descriptors and indices made at random: most of them nearly right, for what is quite wrong is found at once.
 
+use crate::contents::Partner;
 use crate::driver::{Device, INDIRECT, NEXT, QUEUE_NOTIFY, STATUS, WRITE};
 use crate::memory::{ANSWERS, BUFFERS, ELSEWHERE, RAM, WINDOWS, fill, put, ring};
 use crate::random::Random;
@@ -11,8 +12,8 @@ const MOMENT: u64 = 100_000;
 const LENGTHS: [u32; 14] =
     [0, 1, 15, 16, 39, 40, 43, 44, 4095, 4096, 0x1_0000, 0x10_0000, 0x8000_0000, u32::MAX];
 
-pub(crate) fn attack(device: &mut Device, random: &mut Random) {
-    device.ensure_running();
+pub(crate) fn attack(device: &mut Device, random: &mut Random, partner: &mut Partner) {
+    partner.ensure(device, random);
     let queue = random.below(device.queues());
     let size = u64::from(device.size(queue));
     let heads = 1 + random.below(6);

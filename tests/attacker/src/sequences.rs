@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Sequences at random, each made from the seed and its number alone.
 
-use crate::contents::{self, serves, still_serves};
+use crate::contents::{self, Partner, is_share, serves, still_serves};
 use crate::driver::{Device, QUEUE_NOTIFY, STATUS, Stage};
 use crate::orders::Orders;
 use crate::port::tell;
@@ -23,16 +23,20 @@ pub(crate) fn run(orders: &Orders) {
 
 /// Gives how many honest requests were made, and what was odd. `connection` is the agent's port, if it is connected.
 pub(crate) fn attack(device: &mut Device, orders: &Orders, connection: Option<u32>) -> (u64, u32) {
+    let mut partner = Partner { connection, ..Partner::default() };
+    if is_share(device) {
+        partner.session.explore(device);
+    }
     let (mut honest, mut odd) = (0, 0);
     for number in orders.first..orders.first + orders.count {
         if number % WORD == 0 {
             tell!("at ", number);
         }
         let mut random = Random::of(orders.seed, number);
-        odd += one(device, &mut random, (number, connection));
+        odd += one(device, &mut random, (number, &mut partner));
         if number % HONEST == HONEST - 1 {
             honest += 1;
-            if !serves(device) {
+            if !serves(device, connection) {
                 tell!(
                     "odd: after sequence ",
                     number,
@@ -43,18 +47,26 @@ pub(crate) fn attack(device: &mut Device, orders: &Orders, connection: Option<u3
             }
         }
     }
-    (honest, odd)
+    if is_share(device) {
+        partner.session.tell();
+    }
+    (honest, odd + partner.session.odd)
 }
 
-fn one(device: &mut Device, random: &mut Random, (number, connection): (u64, Option<u32>)) -> u32 {
+fn one(device: &mut Device, random: &mut Random, (number, partner): (u64, &mut Partner)) -> u32 {
     match random.below(32) {
         0..4 => registers::attack(device, random),
         4 => {
+            device.start();
+            let in_session = is_share(device) && !random.once_in(8);
+            if in_session {
+                partner.session.open(device, random);
+            }
             registers::after_the_start(device, random);
-            return still_serves(device, number);
+            return still_serves(device, (number, in_session));
         }
-        5..16 => rings::attack(device, random),
-        16..31 => contents::attack(device, random, connection),
+        5..16 => rings::attack(device, random, partner),
+        16..31 => contents::attack(device, random, partner),
         _ => storm(device, random),
     }
     0

@@ -4,13 +4,11 @@
 use crate::driver::{Device, NEXT, STATUS, VSOCK, WRITE};
 use crate::frames::Reader;
 use crate::memory::{ANSWERS, BUFFERS, get, get_bytes, put_bytes};
-use crate::packets::{self, CREDIT_UPDATE, DATA, HEADER, Packet, REQUEST, RESET, RESPONSE, SHUTDOWN};
+use crate::packets::{self, CREDIT_UPDATE, DATA, HEADER, Packet, REQUEST, RESET, RESPONSE, RX, SHUTDOWN, TX};
 use crate::port::{clock, tell};
 
 /// The agent's own port.
 pub(crate) const PORT: u32 = 4000;
-const RX: u64 = 0;
-const TX: u64 = 1;
 const RX_LEN: u32 = 4096;
 /// What the device holds of the guest's, at most.
 const CREDIT: u32 = 256 << 10;
