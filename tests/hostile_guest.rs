@@ -70,7 +70,7 @@ fn the_image_share_survives_any_sequence_and_serves_on() {
 
 #[test]
 fn the_socket_device_survives_any_sequence_and_serves_on() {
-    // As many with a connection: below.
+    // Ten times as many with the connection: below.
     survives_sequences(Device::Vsock, sequences() / 10).run.expect(143);
 }
 
@@ -114,7 +114,8 @@ fn an_attack_under_way_is_stopped_within_a_second() {
         let host = Host::new();
         let orders = Orders { count: 10_000_000, ..Orders::new(Deed::Sequences, device) };
         let mut attack = Attack::start(&host, orders);
-        attack.wait_for("at 1000", Duration::from_secs(60));
+        attack.wait_for("at ", Duration::from_secs(60));
+        attack.goes_on();
         let (run, took) = attack.stop();
         run.expect(143);
         assert!(took < STOPS_WITHIN, "{device:?}: {took:?}");
@@ -135,7 +136,7 @@ fn the_socket_device_survives_while_the_agents_connection_is_open() {
 /// How much longer it may be between two beats, on two processors that two guests and a device keep busy.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long a neighbour's life is listened to, with and without an attack beside it.
-const LISTEN: Duration = Duration::from_secs(8);
+const LISTEN: Duration = Duration::from_secs(4);
 /// The beats have a fiftieth of a second between them.
 const HEART: &str = "while :; do read -t 0.02 x; echo; done";
 
@@ -147,14 +148,18 @@ fn a_neighbour_goes_on_beside_an_attack() {
     let beats = beats_of(&mut neighbour);
     beats.recv_timeout(Duration::from_secs(60)).expect("a first beat");
     let alone = listen(&beats);
-    let orders = Orders { count: 10_000_000, ..Orders::new(Deed::Sequences, Device::Image) };
-    let mut attack = Attack::start(&hostile, orders);
-    attack.wait_for("at 0", Duration::from_secs(30));
-    let beside = listen(&beats);
-    drop(attack);
-    tell(&format!("a neighbour's life, alone: {alone:?}, beside an attack: {beside:?}"));
-    assert!(beside.median < alone.median * 4, "alone {alone:?}, beside {beside:?}");
-    assert!(beside.longest < alone.longest + PAUSE, "alone {alone:?}, beside {beside:?}");
+    for device in Device::ALL {
+        let orders = Orders { count: 10_000_000, ..Orders::new(Deed::Sequences, device) };
+        let mut attack = Attack::start(&hostile, orders);
+        attack.wait_for("at ", Duration::from_secs(30));
+        let beside = listen(&beats);
+        // An attack that had ended would be no trouble to anybody.
+        attack.goes_on();
+        attack.stop().0.expect(143);
+        tell(&format!("a neighbour's life, alone: {alone:?}, beside an attack on {device:?}: {beside:?}"));
+        assert!(beside.median < alone.median * 4, "{device:?}: alone {alone:?}, beside {beside:?}");
+        assert!(beside.longest < alone.longest + PAUSE, "{device:?}: alone {alone:?}, beside {beside:?}");
+    }
     neighbour.kill().unwrap();
     neighbour.wait().unwrap();
     quiet.assert_clean();

@@ -221,9 +221,9 @@ impl<'h> Attack<'h> {
     pub(crate) fn judge(mut self) -> Traces {
         let limit = DEADLINE + Duration::from_millis(self.orders.count * 10);
         let early = (self.orders.first + self.orders.count / 20).next_multiple_of(1000);
-        if self.orders.count > 20_000 {
-            self.wait_for(&format!("at {early}"), limit);
-        }
+        // Not what it has before its guest runs, while it is put together.
+        let line = if self.orders.count > 20_000 { format!("at {early}") } else { "begins".to_owned() };
+        self.wait_for(&line, limit);
         let before = self.own_kib();
         self.wait_for("halt", limit);
         let took = self.began.elapsed();
@@ -285,7 +285,24 @@ impl<'h> Attack<'h> {
         maps.lines().filter(in_guest).filter(of_file).filter(|line| !line.ends_with(IMAGE)).count()
     }
 
-    /// The thread of the machine's that used most of a processor within a second, and how many hundredths.
+    /// How far it says it is.
+    fn progress(&self) -> Option<u64> {
+        self.said().lines().rev().find_map(|line| line.strip_prefix("at ")?.parse().ok())
+    }
+
+    /// Waits until it is further than when this was called: it is not dead, nor is it waiting for something.
+    #[track_caller]
+    pub(crate) fn goes_on(&mut self) {
+        let before = self.progress();
+        let deadline = Instant::now() + SILENCE;
+        while self.progress() == before {
+            let is_over = self.child.as_mut().is_none_or(|child| child.try_wait().expect("ours").is_some());
+            assert!(!is_over && Instant::now() < deadline, "it does not go on: {}", self.last_words());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The thread of the machine's or the engine's that used most of a processor within a second, and how many hundredths.
     fn busiest(&self) -> (String, f64) {
         let before = self.ticks();
         thread::sleep(Duration::from_secs(1));
@@ -296,16 +313,17 @@ impl<'h> Attack<'h> {
         used.max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or_default()
     }
 
-    /// What each thread has used, in ticks: `utime` and `stime` (proc_pid_stat(5)).
+    /// What each thread of either has used, in ticks: `utime` and `stime` (proc_pid_stat(5)).
     fn ticks(&self) -> HashMap<PathBuf, (String, u64)> {
-        let tasks = files(Path::new(&format!("/proc/{}/task", self.machine)));
+        let engine = self.child.as_ref().expect("it was not stopped").id();
+        let tasks = [self.machine, engine].map(|process| files(Path::new(&format!("/proc/{process}/task"))));
         let stat = |task: PathBuf| {
             let text = fs::read_to_string(task.join("stat")).ok()?;
             let (name, rest) = text.split_once(") ")?;
             let ticks: Vec<u64> = rest.split(' ').skip(11).take(2).filter_map(|n| n.parse().ok()).collect();
             Some((task, (name.to_owned(), ticks.iter().sum())))
         };
-        tasks.into_iter().filter_map(stat).collect()
+        tasks.into_iter().flatten().filter_map(stat).collect()
     }
 }
 
