@@ -2,8 +2,9 @@
 //! The machine's process as the host sees it: what it was told, what it holds, what it shares. The letters are the rows of
 //! `docs/attacks.md`.
 
+use crate::support::attacker::{self, Orders, Part};
 use crate::support::registry::{BASIC, PASSWORD, Registry, USER};
-use crate::support::{Host, files, finish};
+use crate::support::{Host, beneath, files, finish};
 use std::fs::{self, File, read_to_string};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -202,4 +203,52 @@ fn a_password_that_fetched_an_image_is_nowhere_in_the_machine_that_runs_it() {
     }
     running.end();
     host.assert_clean();
+}
+
+/// What puts a name into a folder, with the name.
+const MAKING: &str = "trace=bind,creat,open,openat,openat2,mkdir,mkdirat,mknod,mknodat,link,linkat,symlink,symlinkat,rename,\
+    renameat,renameat2";
+
+/// A24 (CVE-2026-1386): who finds a link where a file was to be made makes one elsewhere, with rights that are not the link's
+/// owner's. So names are made in folders that are their user's alone, whatever the umask is, and in the kernel's.
+#[test]
+fn a_run_makes_files_only_where_nobody_else_can_plant_a_link() {
+    let host = Host::without_templates();
+    let trace = host.scratch("trace");
+    let (plain, _) = attacker::command(&host, &Orders::agent(Part::Honest), &[]);
+    let script = "umask 0; exec strace -f -s 4096 -e \"$0\" -o \"$@\"";
+    let args = ["-c", script, MAKING, trace.to_str().unwrap()];
+    finish(beneath("sh", &args, &plain).spawn().unwrap(), Vec::new()).expect(7);
+    let own = [host.data_root(), host.scratch("run")].map(|folder| folder.to_str().unwrap().to_owned());
+    let console = host.scratch("console");
+    let may = |path: &&str| {
+        own.iter().any(|own| path.starts_with(own))
+            || ["/sys/fs/cgroup/", "/proc/self/"].iter().any(|kernels| path.starts_with(kernels))
+            // That one the user named.
+            || Path::new(path) == console
+    };
+    let trace = read_to_string(trace).unwrap();
+    let (mut made, mut elsewhere) = (0, Vec::new());
+    for line in trace.lines().filter(|line| makes(line)) {
+        // The text of a link may be anything.
+        let texts = usize::from(line.contains(" symlink"));
+        let names: Vec<&str> = line.split('"').skip(1).step_by(2).skip(texts).collect();
+        made += names.len();
+        if !names.iter().all(may) {
+            elsewhere.push(line);
+        }
+    }
+    assert!(made > 30, "the trace shows what is made: {made}");
+    assert_eq!(elsewhere, Vec::<&str>::new());
+    for folder in own {
+        let mode = fs::metadata(&folder).unwrap().mode();
+        assert_eq!(mode & 0o077, 0, "{folder} is {mode:o}");
+    }
+}
+
+/// Whether a line of strace's is of a call that could have made something.
+fn makes(line: &str) -> bool {
+    let call = line.split_whitespace().nth(1).unwrap_or_default();
+    let opens = call.starts_with("open");
+    if opens { line.contains("O_CREAT") || line.contains("O_TMPFILE") } else { line.contains('"') }
 }
