@@ -10,6 +10,7 @@ use rustix::io::{Errno, write};
 use rustix::process::{Pid, test_kill_process};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -114,10 +115,10 @@ impl Group {
         }
         for Part { hierarchy, settings, swap: (swap, most), join } in parts(version, limits) {
             let ours = Path::new(ROOT).join(hierarchy).join(OURS);
-            DirBuilder::new().recursive(true).create(&ours).map_err(failed("mkdir", &ours))?;
+            DirBuilder::new().mode(0o755).recursive(true).create(&ours).map_err(failed("mkdir", &ours))?;
             let folder = ours.join(&name);
             // One that is there already is somebody else's.
-            DirBuilder::new().create(&folder).map_err(failed("mkdir", &folder))?;
+            DirBuilder::new().mode(0o755).create(&folder).map_err(failed("mkdir", &folder))?;
             group.folders.push(folder.clone());
             for (setting, value) in settings {
                 put(&folder.join(setting), &value)?;
@@ -168,7 +169,7 @@ impl Drop for Group {
 /// In version 2 a group hands its controllers down to those below it by name.
 fn hand_down() -> Result<(), GroupError> {
     let ours = Path::new(ROOT).join(OURS);
-    DirBuilder::new().recursive(true).create(&ours).map_err(failed("mkdir", &ours))?;
+    DirBuilder::new().mode(0o755).recursive(true).create(&ours).map_err(failed("mkdir", &ours))?;
     for folder in [Path::new(ROOT), &ours] {
         put(&folder.join("cgroup.subtree_control"), "+memory +pids +cpu")?;
     }
