@@ -206,8 +206,9 @@ extern "C" fn enter<F: FnOnce() -> T, T>(call: *mut c_void) -> c_int {
 /// # Safety
 /// If `pid` is positive, `pidfd` is an open descriptor that nobody else owns.
 unsafe fn child_of(pid: c_int, pidfd: c_int) -> io::Result<Child> {
-    match Pid::from_raw(pid) {
-        Some(pid) if pid.as_raw_nonzero().get() > 0 => {
+    // One below zero is an error, and nothing that a `Pid` is made of.
+    match Some(pid).filter(|pid| *pid > 0).and_then(Pid::from_raw) {
+        Some(pid) => {
             // SAFETY: what the caller owes.
             let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
             Ok(Child { pid, pidfd })
