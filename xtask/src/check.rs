@@ -3,6 +3,7 @@
 //! everything there is to mend.
 
 mod attacks;
+mod code;
 mod sizes;
 mod sources;
 mod unsafety;

@@ -2,6 +2,7 @@
 //! The walls between the rooms: a crate depends only on crates above it in the root `Cargo.toml` (the list is the
 //! diagram, bottom to top), only `src/vmm` knows of KVM, and unsafe code has an address.
 
+use super::code::{code_lines, in_word};
 use super::sources::Source;
 use super::{at, command};
 use anyhow::{Context, Result, bail};
@@ -16,6 +17,7 @@ const SAFE: &[&str] = &[
     "src/protocol",
     "src/index",
     "src/fs",
+    "src/jail",
     "src/devices",
     "src/image",
     "src/engine",
@@ -113,13 +115,10 @@ fn kvm(sources: &[Source]) -> Vec<String> {
 }
 
 fn forbidden(sources: &[Source]) -> Vec<String> {
+    let says = |text: &str| code_lines(text).any(|(_, line)| line.trim() == "#![forbid(unsafe_code)]");
     let forbids = |folder: &str| {
         let mut roots = ["lib.rs", "main.rs"].iter().map(|name| Path::new(folder).join(name));
-        roots.any(|root| {
-            sources
-                .iter()
-                .any(|source| source.path == root && source.text.contains("#![forbid(unsafe_code)]"))
-        })
+        roots.any(|root| sources.iter().any(|source| source.path == root && says(&source.text)))
     };
     let open = SAFE.iter().filter(|folder| !forbids(folder));
     open.map(|folder| format!("{folder}: its root does not `#![forbid(unsafe_code)]`")).collect()
@@ -153,22 +152,13 @@ fn unsafe_files(sources: &[Source]) -> Vec<String> {
     found
 }
 
-/// Lines with their number from 1, without comments and without what is quoted.
-pub(super) fn code_lines(text: &str) -> impl Iterator<Item = (usize, String)> {
-    text.lines().enumerate().map(|(index, line)| {
-        let code: Vec<&str> = line.split('"').step_by(2).collect();
-        let code = code.join("\"\"");
-        (index + 1, code.split("//").next().unwrap_or_default().to_owned())
-    })
-}
-
 fn words(line: &str) -> impl Iterator<Item = &str> {
-    line.split(|letter: char| !letter.is_alphanumeric() && letter != '_')
+    line.split(|letter| !in_word(letter))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Dependency, Package, kvm, unsafe_files, upward};
+    use super::{Dependency, Package, SAFE, forbidden, kvm, unsafe_files, upward};
     use crate::check::sources::Source;
     use std::path::Path;
 
@@ -202,6 +192,20 @@ mod tests {
     fn kvm_is_known_in_one_room_only() {
         let uses = concat!("use kvm", "_ioctls::Kvm;");
         assert_eq!(kvm(&[source("src/engine/a.rs", uses), source("src/vmm/a.rs", uses)]).len(), 1);
+    }
+
+    #[test]
+    fn a_room_that_forbids_unsafe_code_in_a_comment_only_does_not() {
+        assert_eq!(forbidden(&[source("src/jail/lib.rs", "// #![forbid(unsafe_code)]")]).len(), SAFE.len());
+        assert_eq!(forbidden(&[source("src/jail/lib.rs", "#![forbid(unsafe_code)]")]).len(), SAFE.len() - 1);
+    }
+
+    #[test]
+    fn unsafe_code_is_found_behind_quotes() {
+        for before in ["'\"'", "b'\"'", "\"of two\nlines\""] {
+            let text = format!("f({before}); {}", concat!("un", "safe { f() }"));
+            assert_eq!(unsafe_files(&[source("src/cli/a.rs", &text)]).len(), 1, "{text}");
+        }
     }
 
     #[test]
