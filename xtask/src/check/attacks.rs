@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `docs/attacks.md` maps each known bug to the tests that would find it here: each row is there, and so is each test.
 
+use super::code::in_word;
 use super::sources::Source;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use std::path::Path;
 
 pub(super) const TABLE: &str = "docs/attacks.md";
+/// Where the fuzz targets are listed.
+const TARGETS: &str = "fuzz/lib.rs";
 
 /// The rows there must be: letter, and how many.
 const ROWS: [(char, u32); 4] = [('A', 26), ('B', 17), ('F', 12), ('H', 15)];
 
 pub(super) fn check(table: &str, sources: &[Source]) -> Vec<String> {
-    let functions = functions(sources);
+    let places = places(sources);
     let mut rows: BTreeMap<&str, usize> = BTreeMap::new();
     let mut found = Vec::new();
     for (number, line) in (1..).zip(table.lines()) {
@@ -25,9 +29,8 @@ pub(super) fn check(table: &str, sources: &[Source]) -> Vec<String> {
         if named.peek().is_none() && !tests.starts_with("none: ") {
             found.push(format!("{TABLE}:{number}: row {row} has neither a test nor `none: ` and why"));
         }
-        for name in named.filter(|name| !is_there(name, &functions)) {
-            found.push(format!("{TABLE}:{number}: row {row} names `{name}`, which is no test of this tree"));
-        }
+        let wrong = named.filter_map(|name| Some((name, wrong_with(name, &places)?)));
+        found.extend(wrong.map(|(name, why)| format!("{TABLE}:{number}: row {row} names `{name}`, {why}")));
     }
     let due = ROWS.iter().flat_map(|(letter, most)| (1..=*most).map(move |n| format!("{letter}{n}")));
     for row in due.filter(|row| rows.get(row.as_str()) != Some(&1)) {
@@ -42,33 +45,70 @@ fn is_row(cell: &str) -> bool {
     known && letters.as_str().parse::<u32>().is_ok()
 }
 
-/// `file::test`, where `file` is the name of the file, or of the folder of a `mod.rs` or `tests.rs`.
-fn is_there(name: &str, functions: &HashSet<(String, String)>) -> bool {
-    let pair = name.split_once("::");
-    pair.is_some_and(|(file, test)| functions.contains(&(file.to_owned(), test.to_owned())))
+/// Where each test is: what its file may be called and its own name, and the files that have one of these names.
+type Places<'s> = BTreeMap<(String, String), BTreeSet<&'s Path>>;
+
+/// What is wrong with `file::test`, where `file` is the name of the file, or of the folder of a `mod.rs` or `tests.rs`.
+fn wrong_with(name: &str, places: &Places<'_>) -> Option<&'static str> {
+    let pair = name.split_once("::").map(|(file, test)| (file.to_owned(), test.to_owned()));
+    match pair.and_then(|pair| places.get(&pair)).map(BTreeSet::len) {
+        Some(1) => None,
+        // If one of them went, nobody would notice.
+        Some(_) => Some("which is several tests of this tree"),
+        None => Some("which is no test of this tree"),
+    }
 }
 
-/// Every test, every check of the suite that each device stands, and every fuzz target, with what its file may be called.
-fn functions(sources: &[Source]) -> HashSet<(String, String)> {
-    let mut found = HashSet::new();
+/// Every test, every check of the suite that each device stands, and every fuzz target.
+fn places(sources: &[Source]) -> Places<'_> {
+    let mut found = Places::new();
     for source in sources {
         let file = called(&source.path);
-        if source.path.starts_with("fuzz") {
-            found.insert(("fuzz".to_owned(), file.clone()));
+        let mut put = |file: &str, test: &str| {
+            found.entry((file.to_owned(), test.to_owned())).or_default().insert(source.path.as_path());
+        };
+        tests(&source.text).for_each(|test| put(&file, test));
+        if file == "conformance" {
+            suite(&source.text).for_each(|check| put(&file, check));
         }
-        let suite = file == "conformance";
-        let mut marked = false;
-        for line in source.text.lines().map(str::trim_start) {
-            let function = line.split_once("fn ").filter(|_| marked || suite && line.starts_with("pub "));
-            if let Some((_, rest)) = function {
-                let name = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-                found.insert((file.clone(), name));
-            }
-            // Between the mark and its function there may be another one.
-            marked = line.starts_with("#[test]") || marked && line.starts_with("#[");
+        if source.path == Path::new(TARGETS) {
+            targets(&source.text).for_each(|target| put("fuzz", target));
         }
     }
     found
+}
+
+/// The functions that are run as tests.
+fn tests(text: &str) -> impl Iterator<Item = &str> {
+    let (mut marked, mut ignored) = (false, false);
+    text.lines().map(str::trim_start).filter_map(move |line| {
+        // Before the mark and between it and its function there may be others.
+        if line.starts_with("#[") {
+            marked |= line.starts_with("#[test]");
+            ignored |= line.contains("ignore");
+            return None;
+        }
+        let is_test = mem::take(&mut marked) & !mem::take(&mut ignored);
+        line.split_once("fn ").filter(|_| is_test).map(|(_, rest)| word(rest))
+    })
+}
+
+/// What the suite's macro makes a test of by its name alone; the others have the mark.
+fn suite(text: &str) -> impl Iterator<Item = &str> {
+    let list = text.split_once("suite!(@plain").and_then(|(_, rest)| rest.split_once(')'));
+    list.into_iter().flat_map(|(list, _)| list.split_whitespace())
+}
+
+/// The modules in the list of targets.
+fn targets(text: &str) -> impl Iterator<Item = &str> {
+    let list = text.split_once("const TARGETS").and_then(|(_, rest)| rest.split_once("];"));
+    let lines = list.into_iter().flat_map(|(list, _)| list.lines());
+    lines.filter_map(|line| Some(line.split_once("\", ")?.1.split_once("::")?.0))
+}
+
+/// The name that `text` begins with.
+fn word(text: &str) -> &str {
+    &text[..text.find(|letter| !in_word(letter)).unwrap_or(text.len())]
 }
 
 fn called(path: &Path) -> String {
@@ -84,9 +124,27 @@ mod tests {
     use super::{ROWS, check};
     use crate::check::sources::Source;
 
-    fn tree() -> [Source; 2] {
+    fn tree() -> Vec<Source> {
         let file = |path: &str, text: &str| Source { path: path.into(), text: text.into() };
-        [file("tests/killing.rs", "#[test]\nfn it_ends() {}\n\nfn it_helps() {}\n"), file("fuzz/fuse.rs", "")]
+        vec![
+            file("tests/killing.rs", "#[test]\nfn it_ends() {}\n\nfn it_helps() {}\n"),
+            file(
+                "tests/slow.rs",
+                "#[test]\n#[ignore = \"long\"]\nfn it_waits() {}\n#[test]\nfn it_runs() {}\n",
+            ),
+            file("a/fs.rs", "#[test]\nfn it_reads() {}\n#[test]\nfn it_writes() {}\n"),
+            file("b/fs/tests.rs", "#[test]\nfn it_reads() {}\n"),
+            file(
+                "a/conformance/mod.rs",
+                "pub fn it_starts() {}\npub fn it_stops() {}\nsuite!(@plain\n    it_starts\n);\n",
+            ),
+            file(
+                "fuzz/lib.rs",
+                "pub const TARGETS: &[(&str, Body)] = &[\n    (\"f\", fuse::requests),\n];\n",
+            ),
+            file("fuzz/fuse.rs", ""),
+            file("fuzz/machine.rs", ""),
+        ]
     }
 
     fn table(last: &str) -> String {
@@ -99,7 +157,9 @@ mod tests {
 
     #[test]
     fn a_table_of_tests_that_are_there_is_fine() {
-        assert_eq!(check(&table("`killing::it_ends`, `fuzz::fuse`"), &tree()), Vec::<String>::new());
+        let named =
+            "`killing::it_ends`, `slow::it_runs`, `fs::it_writes`, `conformance::it_starts`, `fuzz::fuse`";
+        assert_eq!(check(&table(named), &tree()), Vec::<String>::new());
     }
 
     #[test]
@@ -109,6 +169,12 @@ mod tests {
             "`killing::it_helps`",
             "`start::it_ends`",
             "`fuzz::nothing`",
+            // Not run, in no suite, no target, one of two.
+            "`slow::it_waits`",
+            "`conformance::it_stops`",
+            "`fuzz::machine`",
+            "`fuzz::lib`",
+            "`fs::it_reads`",
             "`it_ends`",
             "later",
             "",
