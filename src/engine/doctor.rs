@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `doctor`: whether this host can run containers, and what to do if it can't.
 
+mod risks;
+
 use crate::Options;
 use crate::boot::{AGENT, AGENT_HASH};
 use crate::error::EngineError;
@@ -59,6 +61,7 @@ pub fn examine(options: &Options, kernel: Option<&Path>) -> Vec<Check> {
         data_root(&options.data_root),
         control_groups(),
         jail(options.unjailed),
+        risks::look(Path::new("/")),
         memory(),
     ]);
     checks
