@@ -62,9 +62,7 @@ fn several(global: &Global, args: &ForkArgs, file: &File) -> Outcome {
     let mut children: Vec<Child> = Vec::new();
     for (n, name) in args.names.iter().enumerate() {
         let mut command = Command::new("/proc/self/exe");
-        let options = global.options();
-        command.arg("--data-root").arg(options.data_root).arg("--run-root").arg(options.run_root);
-        command.args(["fork", &args.container, "--name", name, "--copy-of", &path]);
+        command.args(global.passed_on()).args(["fork", &args.container, "--name", name, "--copy-of", &path]);
         command.args(args.rm.then_some("--rm"));
         if n == 0 && args.interactive {
             command.arg("--interactive");

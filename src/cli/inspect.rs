@@ -13,8 +13,12 @@ pub(super) struct InspectArgs {
     /// Only what is this
     #[arg(long = "type", value_name = "TYPE", value_enum)]
     kind: Option<Type>,
-    #[command(flatten)]
-    asked: ImageInspectArgs,
+    /// Names or ids of containers, names or digests of images, or beginnings of ids and digests
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+    /// `json`, or text with fields in it, as `{{.State.Status}}`, `{{json .Config.Cmd}}` or `{{.Isolation}}`
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<String>,
 }
 
 /// Show images as JSON
@@ -23,7 +27,7 @@ pub(super) struct ImageInspectArgs {
     /// Names, digests or beginnings of digests
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
-    /// `json`, or text with fields in it, as `{{.Config.Cmd}}`, `{{json .RootFS}}` or `{{.Isolation}}`
+    /// `json`, or text with fields in it, as `{{.Config.Cmd}}` or `{{json .RootFS}}`
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<String>,
 }
@@ -45,7 +49,8 @@ enum Found {
 pub(super) fn run(global: &Global, args: &InspectArgs) -> Outcome {
     let container =
         |engine: &Engine, name: &str| engine.inspect_container(name).map(Box::new).map(Found::Container);
-    each(global, &args.asked, |engine, name| match args.kind {
+    let InspectArgs { kind, names, format } = args;
+    each(global, names, format.as_deref(), |engine, name| match kind {
         // A container comes first, as with Docker.
         None => match container(engine, name) {
             Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Invalid) => of_image(engine, name),
@@ -57,7 +62,7 @@ pub(super) fn run(global: &Global, args: &InspectArgs) -> Outcome {
 }
 
 pub(super) fn image(global: &Global, args: &ImageInspectArgs) -> Outcome {
-    each(global, args, of_image)
+    each(global, &args.names, args.format.as_deref(), of_image)
 }
 
 fn of_image(engine: &Engine, name: &str) -> Result<Found, EngineError> {
@@ -67,12 +72,13 @@ fn of_image(engine: &Engine, name: &str) -> Result<Found, EngineError> {
 /// What is found is shown, whatever is not.
 fn each(
     global: &Global,
-    args: &ImageInspectArgs,
+    names: &[String],
+    format: Option<&str>,
     inspect: impl Fn(&Engine, &str) -> Result<Found, EngineError>,
 ) -> Outcome {
     let engine = global.engine()?;
     let (mut found, mut code) = (Vec::new(), 0);
-    for name in &args.names {
+    for name in names {
         match inspect(&engine, name) {
             Ok(thing) => found.push(thing),
             Err(error) => {
@@ -82,6 +88,6 @@ fn each(
             }
         }
     }
-    document::show(&found, args.format.as_deref())?;
+    document::show(&found, format)?;
     Ok(code)
 }

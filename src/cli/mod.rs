@@ -43,6 +43,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use error::Failure;
 use isopod_engine::{Engine, Layers, Options, Timings, Waiting, spawn_ahead};
 use std::env::{args_os, var};
+use std::ffi::OsString;
 use std::panic;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -71,7 +72,8 @@ struct Global {
     /// Where what need not outlive a boot is kept
     #[arg(long, global = true, env = "ISOPOD_RUN_ROOT", value_name = "DIR", hide = true)]
     run_root: Option<PathBuf>,
-    /// Layers of the jail to go without, where this host lacks them: no-LAYER,… (`isopod doctor` names them)
+    /// Layers of the jail to leave out of every process, even where this host has them: no-LAYER,… (`isopod doctor` names
+    /// them)
     #[arg(long, global = true, env = UNJAILED, value_name = "no-LAYER,…", hide_short_help = true,
           value_parser = args::layers)]
     unjailed: Option<Layers>,
@@ -89,6 +91,20 @@ impl Global {
 
     fn engine(&self) -> Result<Engine, Failure> {
         Ok(Engine::open(self.options())?)
+    }
+
+    /// What another isopod is given to do as this one was told: all there is, whatever comes to be added.
+    fn passed_on(&self) -> Vec<OsString> {
+        let Self { data_root, run_root, unjailed } = self;
+        let folder = |flag: &str, folder: &Option<PathBuf>| {
+            let folder = folder.clone().map(|folder| [flag.into(), folder.into_os_string()]);
+            folder.into_iter().flatten()
+        };
+        // None are an empty word, which is none when it is read.
+        let names = |layers: &Layers| layers.iter().map(|layer| format!("no-{layer}")).collect::<Vec<_>>();
+        let unjailed =
+            unjailed.iter().flat_map(|layers| ["--unjailed".into(), names(layers).join(",").into()]);
+        folder("--data-root", data_root).chain(folder("--run-root", run_root)).chain(unjailed).collect()
     }
 }
 
@@ -203,6 +219,17 @@ mod tests {
         for words in [["isopod", "--data-root", "/x", "ps"], ["isopod", "ps", "--data-root", "/x"]] {
             let cli = Cli::try_parse_from(words).unwrap();
             assert_eq!(cli.global.options().data_root, PathBuf::from("/x"));
+        }
+    }
+
+    #[test]
+    fn what_is_passed_on_is_what_was_asked_for() {
+        for layers in ["no-landlock,no-net", "no-seccomp", ""] {
+            let words =
+                ["isopod", "--unjailed", layers, "--data-root", "/x y", "fork", "c", "--run-root", "/z"];
+            let global = Cli::try_parse_from(words).unwrap().global;
+            let child = ["isopod".into()].into_iter().chain(global.passed_on()).chain(["ps".into()]);
+            assert_eq!(Cli::try_parse_from(child).unwrap().global.options(), global.options());
         }
     }
 }
