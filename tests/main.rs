@@ -25,6 +25,7 @@ mod inside;
 mod interoperation;
 mod jail;
 mod jail_calls;
+mod jail_engine;
 mod killing;
 mod machine_process;
 mod memory;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The process that takes layers apart: what it may do, and that it goes with who started it.
 
-use crate::jail_calls::{FORBIDDEN, make_call};
+use crate::jail_calls::FORBIDDEN;
+use crate::support::captive::Captive;
 use crate::support::layout::{Layer, Layout, digest};
 use crate::support::nasty::{Tar, file};
 use crate::support::{Host, Run, beneath, finish, wait};
@@ -99,7 +100,7 @@ fn load_with_call(host: &Host, layout: &Path, number: i64, arguments: &[u64]) ->
     while !status(worker, "State").starts_with('S') {
         assert!(began.elapsed() < SOON, "it waits for nothing");
     }
-    make_call(worker.as_raw_nonzero().get().unsigned_abs(), number, arguments);
+    Captive::of(worker.as_raw_nonzero().get().unsigned_abs()).ends_by(number, arguments);
     kill_process(engine, Signal::CONT).unwrap();
     finish(load, Vec::new())
 }

@@ -2,6 +2,7 @@
 //! What the tests stand on: a host of their own, runs with a deadline, and the proof that nothing is left.
 
 pub(crate) mod attacker;
+pub(crate) mod captive;
 pub(crate) mod chaos;
 pub(crate) mod debian;
 pub(crate) mod disk;
@@ -15,6 +16,7 @@ pub(crate) mod store;
 
 use std::collections::HashSet;
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{Read, Write, stderr};
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -220,6 +222,20 @@ fn shared_templates() -> &'static Path {
 /// Everything directly in a folder; nothing if it is not there.
 pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     fs::read_dir(folder).map(|entries| entries.flatten().map(|e| e.path()).collect()).unwrap_or_default()
+}
+
+/// A field of a process's, or a thread's, status; empty if there is no such process.
+pub(crate) fn status(process: u32, field: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    line.unwrap_or_default().trim().to_owned()
+}
+
+/// The threads of a process, by name.
+pub(crate) fn threads(process: u32) -> Vec<(String, u32)> {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).expect("it runs").flatten();
+    let number = |name: OsString| name.to_str().and_then(|n| n.parse().ok()).expect("a number");
+    tasks.map(|task| number(task.file_name())).map(|thread| (status(thread, "Name"), thread)).collect()
 }
 
 /// Says something that a passing test has found out.
