@@ -7,7 +7,8 @@ use std::ops::BitOr;
 use std::str::FromStr;
 use thiserror::Error;
 
-/// One thing that holds a captured process back when all the others have failed. In the order in which they close.
+/// One thing that holds a captured process back when all the others have failed. In the order in which they close, but for
+/// the PID namespace, which a process is born in, and the root of `Mount`, which is emptied behind the last namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Layer {
     ControlGroup,
