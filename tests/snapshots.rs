@@ -2,7 +2,7 @@
 //! Snapshots: a running container written down, and gone on with as often as one likes.
 
 use crate::support::debian;
-use crate::support::{Host, files, finish, times, wait};
+use crate::support::{Host, SKEW, files, finish, now, times, wait};
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Stdio};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// Counts what it is told to, and says something random with each number.
 const COUNT: &str = "i=0; while read x; do i=$((i+1)); echo $i $(head -c 8 /dev/urandom | od -An -tx8); done";
@@ -275,13 +275,6 @@ const WHO: &str = "echo 0123456789abcdef0123456789abcdef >/etc/machine-id; \
                    while read x; do echo $(cat /etc/machine-id) $(hostname) $(cat /etc/hostname) \
                    $(head -c 16 /dev/urandom | od -An -tx1 | tr -d ' ') \
                    $(adjtimex | sed -n 's/.*time.tv_u*sec: *//p'); done";
-
-/// How far a guest's clock may be off.
-const SKEW: Duration = Duration::from_millis(50);
-
-fn now() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
-}
 
 #[test]
 fn each_copy_is_somebody_of_its_own() {

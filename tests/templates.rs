@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Templates: made once, used by all, never half, and never the reason for two machines to be alike.
 
-use crate::support::{Host, files, finish, times};
+use crate::support::{Host, SKEW, files, finish, now, times};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -10,10 +10,7 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-/// How far a guest's clock may be off.
-const SKEW: Duration = Duration::from_millis(50);
+use std::time::{Duration, Instant};
 
 /// What a machine knows of itself, in the first line that its first program writes.
 const WHO: &str =
@@ -130,10 +127,6 @@ fn machines_of_one_template_are_each_their_own() {
             assert!(set.insert(line.clone()), "seen before: {line}");
         }
     }
-}
-
-fn now() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
 }
 
 #[test]

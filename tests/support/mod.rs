@@ -25,7 +25,7 @@ use std::process::{self, Child, Command, Stdio};
 use std::str;
 use std::sync::{OnceLock, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
 /// No run of a test takes this long unless something hangs: a guest that looks at every file of a distribution takes
@@ -236,6 +236,14 @@ pub(crate) fn threads(process: u32) -> Vec<(String, u32)> {
     let tasks = fs::read_dir(format!("/proc/{process}/task")).expect("it runs").flatten();
     let number = |name: OsString| name.to_str().and_then(|n| n.parse().ok()).expect("a number");
     tasks.map(|task| number(task.file_name())).map(|thread| (status(thread, "Name"), thread)).collect()
+}
+
+/// How far a guest's clock may be off.
+pub(crate) const SKEW: Duration = Duration::from_millis(50);
+
+/// The host's clock, as a guest tells its own.
+pub(crate) fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("this is not 1970")
 }
 
 /// Says something that a passing test has found out.
