@@ -4,7 +4,7 @@
 
 use crate::jail::Prisoner;
 use crate::support::attacker::{self, Deed as Attack, Device, Orders, Part};
-use crate::support::captive::Captive;
+use crate::support::captive::{self, Captive};
 use crate::support::evil::{Deed, kernel};
 use crate::support::layout::{Layer, Layout, digest};
 use crate::support::nasty::{Tar, file};
@@ -59,6 +59,19 @@ fn a_thread_that_makes_a_call_that_is_not_on_its_list_ends_the_process() {
             assert_eq!(run.code, Some(125), "{call} by {name}: {}", run.stderr);
             assert!(run.stderr.contains("SIGSYS"), "{call} by {name}: {}", run.stderr);
         }
+    }
+    host.assert_clean();
+}
+
+/// The thread that maps what a start touches is there only as long as that takes, and only if somebody found out before.
+#[test]
+fn the_thread_that_maps_pages_ends_its_process_by_such_a_call_too() {
+    let host = Host::new();
+    let run = ["run", "--rm", "--entrypoint", "", "demo", "true"];
+    host.isopod(&run).expect(0);
+    for (call, number) in FORBIDDEN {
+        let (code, said) = captive::run_with_call(&host.command(&run), "pages", number);
+        assert!(code == Some(125) && said.contains("SIGSYS"), "{call}: {code:?} {said}");
     }
     host.assert_clean();
 }

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A thread of somebody else's that makes system calls which it would never make: what one would do that was captured.
 
+use super::{beneath, status};
 use nix::libc::user_regs_struct;
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::fs::OpenOptions;
+use std::io::{Write, read_to_string};
 use std::os::unix::fs::FileExt;
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -109,6 +112,49 @@ impl Captive {
         ptrace::setregs(self.thread, self.registers).expect("it has stopped");
         ptrace::detach(self.thread, None).expect("it has stopped");
     }
+}
+
+/// Runs a command and has a thread of that name, of whichever of its processes, make a call as soon as it has closed its
+/// filter behind itself: for threads that are there for a moment only. Gives the exit code, and what was said.
+#[expect(clippy::zombie_processes, reason = "it is waited for by its number, like all that it starts")]
+pub(crate) fn run_with_call(plain: &Command, name: &str, number: i64) -> (Option<i32>, String) {
+    // It waits until it is watched.
+    let mut run = beneath("sh", &["-c", "read go; exec \"$0\" \"$@\""], plain);
+    let mut run = run.stdin(Stdio::piped()).spawn().expect("there is a shell");
+    let main = Pid::from_raw(i32::try_from(run.id()).expect("a pid"));
+    let all = Options::PTRACE_O_TRACECLONE | Options::PTRACE_O_TRACEFORK | Options::PTRACE_O_TRACEVFORK;
+    ptrace::seize(main, all | Options::PTRACE_O_TRACESYSGOOD).expect("we are root");
+    ptrace::interrupt(main).expect("it is ours");
+    run.stdin.take().expect("piped").write_all(b"\n").expect("it reads");
+    let mut called = false;
+    let code = loop {
+        // Of this thread's children, and whom it watches.
+        let (thread, signal) = match waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD)) {
+            Ok(WaitStatus::Exited(process, code)) if process == main => break Some(code),
+            Ok(WaitStatus::Signaled(process, ..)) if process == main => break None,
+            Ok(WaitStatus::PtraceSyscall(thread)) => (thread, None),
+            Ok(WaitStatus::PtraceEvent(thread, ..)) => (thread, None),
+            Ok(WaitStatus::Stopped(thread, signal)) => (thread, Some(signal)),
+            Ok(_) => continue,
+            Err(error) => panic!("it is gone: {error}"),
+        };
+        let number_of = thread.as_raw().unsigned_abs();
+        // The first stop with a filter is the end of the call that closed it.
+        if !called
+            && signal.is_none()
+            && status(number_of, "Name") == name
+            && status(number_of, "Seccomp") == "2"
+        {
+            let registers = ptrace::getregs(thread).expect("it has stopped");
+            let captive = Captive { thread, registers };
+            ptrace::setregs(thread, captive.calling(number, &[])).expect("it has stopped");
+            called = true;
+        }
+        // One that is killed meanwhile is heard of again.
+        let _ = ptrace::syscall(thread, signal);
+    };
+    assert!(called, "there was no such thread");
+    (code, read_to_string(run.stderr.take().expect("piped")).expect("text"))
 }
 
 /// Stops it; what it is sent meanwhile it gets.
