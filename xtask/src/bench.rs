@@ -2,6 +2,7 @@
 //! `cargo xtask bench`: what things cost, counted where they can be, each figure beside its target.
 
 mod boot;
+mod fleet;
 mod host;
 mod idle;
 mod images;
@@ -31,7 +32,7 @@ enum What {
     Boot(boot::Arguments),
     /// A start from a template beside a cold one, crun and runc, in turn
     Start(start::Arguments),
-    /// A start with all of the jail's layers beside one with none, in turn
+    /// A start with all of the jail's layers beside one with none, in turn, and a machine's memory with and without
     Jail(jail::Arguments),
     /// Time to a restored machine's first KVM_RUN, by the size of its memory
     Restore(restore::Arguments),

@@ -2,16 +2,14 @@
 //! What containers cost that wait for something: as many as asked for, all from one template, each a `cat` on a pipe
 //! that nothing comes through.
 
-mod fleet;
-
+use super::fleet::{EVERY_LAYER, Fleet, Idle, kib, private_mib};
 use super::host;
-use super::isopod::{Isopod, TRUE};
+use super::isopod::Isopod;
 use super::statistics::{median, percentile};
 use super::stats::Counts;
 use super::table::{self, Figure};
 use crate::say;
 use anyhow::{Context, Result, ensure};
-use fleet::{Fleet, Idle, kib, private_dirty_mib};
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,13 +29,11 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     ensure!(arguments.count > 0, "at least one container is needed");
     let isopod = Isopod::build()?;
-    let progress = say::Progress::begin("bench: making the template");
-    isopod.run(&[TRUE])?;
-    progress.done("");
+    isopod.make_template()?;
     host::load_before()?;
     pause("letting the host settle", AFTER);
     let before = available_mib()?;
-    let fleet = Fleet::start(&isopod, arguments.count)?;
+    let fleet = Fleet::start(&isopod, arguments.count, EVERY_LAYER)?;
     pause("letting them settle", SETTLE);
     let mut memory =
         Memory { before, settled: available_mib()?, number: fleet.number(), ..Memory::default() };
@@ -93,7 +89,8 @@ impl Memory {
 }
 
 fn private(fleet: &Fleet, pid: fn(&Idle) -> u32) -> Result<f64> {
-    let all: Vec<f64> = fleet.all.iter().map(|idle| private_dirty_mib(pid(idle))).collect::<Result<_>>()?;
+    let all: Vec<f64> =
+        fleet.all.iter().map(|idle| private_mib(pid(idle), &["Private_Dirty:"])).collect::<Result<_>>()?;
     Ok(median(&all))
 }
 

@@ -11,7 +11,7 @@ mod usage;
 
 use super::host;
 use super::isopod::Isopod;
-use super::statistics::{Ratio, median};
+use super::statistics::{Interval, median};
 use super::table::{self, cell};
 use crate::say;
 use anyhow::{Context, Result, ensure};
@@ -93,7 +93,7 @@ fn report(pullers: &[Puller], usages: &[Vec<Usage>], syncs: &[f64]) {
     let Some(ours) = ours.map(|n| column(&usages[n], |u| u.wall)) else { return };
     for (name, aim) in AIMS {
         let Some(n) = pullers.iter().position(|puller| puller.name() == name) else { continue };
-        let Ratio { value, low, high } = Ratio::of(&ours, &column(&usages[n], |u| u.wall));
+        let Interval { value, low, high } = Interval::of_ratio(&ours, &column(&usages[n], |u| u.wall));
         let over = if value > aim { "over" } else { "" };
         say::line(
             format!("wall, of {name}'s: {value:.2} ({low:.2} to {high:.2}), aim {aim} {over}").trim_end(),

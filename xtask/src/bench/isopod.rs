@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The product under measurement: its release build, with a data root of its own, and what its `--timings` say.
 
+use crate::say::Progress;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use std::env;
@@ -47,6 +48,15 @@ impl Isopod {
         self.folder.path()
     }
 
+    /// The image is loaded and the template made by a run that is not counted; nor is the first from it.
+    pub(super) fn make_template(&self) -> Result<()> {
+        let progress = Progress::begin("bench: making the template");
+        self.run(&[TRUE])?;
+        self.run(&[TRUE])?;
+        progress.done("");
+        Ok(())
+    }
+
     pub(super) fn command(&self) -> Command {
         let mut command = Command::new(&self.binary);
         self.with_roots(&mut command);
@@ -69,11 +79,16 @@ impl Isopod {
         self.report(self.command(), code, options)
     }
 
-    /// `run` without these layers of the jail, said where it is heard before the command line is parsed.
-    pub(super) fn run_without(&self, layers: &str, options: &[&[&str]]) -> Result<Run> {
+    /// A command that starts its processes without these layers of the jail (`no-LAYER,…`, or none), said where it is heard
+    /// before the command line is parsed.
+    pub(super) fn command_without(&self, layers: &str) -> Command {
         let mut command = self.command();
         command.env("ISOPOD_JAIL", layers);
-        self.report(command, 0, options)
+        command
+    }
+
+    pub(super) fn run_without(&self, layers: &str, options: &[&[&str]]) -> Result<Run> {
+        self.report(self.command_without(layers), 0, options)
     }
 
     fn report(&self, mut command: Command, code: i32, options: &[&[&str]]) -> Result<Run> {

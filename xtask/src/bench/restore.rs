@@ -4,7 +4,7 @@
 
 use super::host;
 use super::isopod::Isopod;
-use super::statistics::{Ratio, least, median};
+use super::statistics::{Interval, least, median};
 use super::table::{self, Figure, cell};
 use crate::say;
 use anyhow::{Context, Result, ensure};
@@ -84,7 +84,7 @@ fn slopes(first: &Size, last: &Size) -> Vec<Figure> {
     let slope = |what: &str, by: fn(&Size) -> f64| {
         Figure::new(format!("{what} {between}"), percent(by(last) / by(first)), "%").aim(5.0)
     };
-    let Ratio { low, high, .. } = Ratio::of(&last.restored, &first.restored);
+    let Interval { low, high, .. } = Interval::of_ratio(&last.restored, &first.restored);
     vec![
         slope("slope of medians", |size| median(&size.restored)).note(format!(
             "95 % in {:.1} to {:.1}",

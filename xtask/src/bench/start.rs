@@ -9,7 +9,7 @@ use super::boot::COLD;
 use super::host;
 use super::isopod::{Counters, Isopod, Run, TRUE};
 use super::peers::Peer;
-use super::statistics::{Ratio, least, median, percentile};
+use super::statistics::{Interval, least, median, percentile};
 use super::table::{self, Figure, cell};
 use crate::{rootfs, say};
 use anyhow::{Context, Result, ensure};
@@ -42,11 +42,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     host::hide_unified()?;
     let isopod = Isopod::build()?;
     let peers = peers(&isopod)?;
-    // The image is loaded and the template made by a run that is not counted; nor is the first from it.
-    let progress = say::Progress::begin("bench: making the template");
-    isopod.run(&[TRUE])?;
-    progress.done("");
-    isopod.run(&[TRUE])?;
+    isopod.make_template()?;
     host::load_before()?;
     let measured = measure(&isopod, peers, arguments.rounds)?;
     host::load("after")?;
@@ -144,7 +140,7 @@ fn counted(runs: &[Run], count: fn(&Counters) -> f64) -> f64 {
 
 fn figures(measured: &Measured) -> Vec<Figure> {
     let ratio = |what: String, these: &[f64], to: &[f64]| {
-        let Ratio { value, low, high } = Ratio::of(these, to);
+        let Interval { value, low, high } = Interval::of_ratio(these, to);
         let minima = least(these) / least(to);
         Figure::new(what, value, "x").note(format!("95 % in {low:.2} to {high:.2}; of minima {minima:.2}"))
     };

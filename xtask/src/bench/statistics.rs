@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is said of many figures: their quantiles, and how sure a ratio of two medians is.
+//! What is said of many figures: their quantiles, and how sure a comparison of two medians is.
 
 /// How often the figures are drawn again for an interval.
 const DRAWS: usize = 2000;
@@ -28,23 +28,35 @@ fn sorted(figures: &[f64]) -> Vec<f64> {
     sorted
 }
 
-/// One median by another, and where 95 of 100 such ratios lie when the figures are drawn again with replacement.
+/// Two medians compared, and where 95 of 100 such comparisons lie when the figures are drawn again with replacement.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Ratio {
+pub(super) struct Interval {
     pub(super) value: f64,
     pub(super) low: f64,
     pub(super) high: f64,
 }
 
-impl Ratio {
-    pub(super) fn of(these: &[f64], to: &[f64]) -> Self {
+impl Interval {
+    pub(super) fn of_ratio(these: &[f64], to: &[f64]) -> Self {
+        Self::of(these, to, |this, to| this / to)
+    }
+
+    pub(super) fn of_difference(these: &[f64], from: &[f64]) -> Self {
+        Self::of(these, from, |this, from| this - from)
+    }
+
+    fn of(these: &[f64], others: &[f64], compare: fn(f64, f64) -> f64) -> Self {
         let mut dice = Dice(0x0150_70d0);
         let drawn: Vec<f64> =
-            (0..DRAWS).map(|_| median(&dice.draw(these)) / median(&dice.draw(to))).collect();
+            (0..DRAWS).map(|_| compare(median(&dice.draw(these)), median(&dice.draw(others)))).collect();
         // Of 2000 in order: the 50th and the 1951st.
         let sorted = sorted(&drawn);
         let at = |n: usize| sorted.get(n).copied().unwrap_or(f64::NAN);
-        Self { value: median(these) / median(to), low: at(DRAWS / 40 - 1), high: at(DRAWS - DRAWS / 40) }
+        Self {
+            value: compare(median(these), median(others)),
+            low: at(DRAWS / 40 - 1),
+            high: at(DRAWS - DRAWS / 40),
+        }
     }
 }
 
@@ -90,8 +102,10 @@ mod tests {
     }
 
     #[test]
-    fn figures_without_spread_give_a_sure_ratio() {
-        assert_eq!(Ratio::of(&[2.0; 9], &[4.0; 5]), Ratio { value: 0.5, low: 0.5, high: 0.5 });
+    fn figures_without_spread_give_a_sure_interval() {
+        let sure = |value| Interval { value, low: value, high: value };
+        assert_eq!(Interval::of_ratio(&[2.0; 9], &[4.0; 5]), sure(0.5));
+        assert_eq!(Interval::of_difference(&[2.0; 9], &[4.0; 5]), sure(-2.0));
     }
 
     #[test]
@@ -99,7 +113,7 @@ mod tests {
         let spread =
             |n: u32| -> Vec<f64> { (0..n).map(|i| 100.0 + f64::from(i * 7 % n) / f64::from(n)).collect() };
         let wide = |n| {
-            let ratio = Ratio::of(&spread(n), &spread(n));
+            let ratio = Interval::of_ratio(&spread(n), &spread(n));
             assert!(ratio.low <= ratio.value && ratio.value <= ratio.high, "{ratio:?}");
             ratio.high - ratio.low
         };
@@ -109,6 +123,6 @@ mod tests {
     #[test]
     fn the_same_figures_give_the_same_interval() {
         let (a, b) = ([1.0, 2.0, 3.0, 5.0], [2.0, 4.0, 8.0]);
-        assert_eq!(Ratio::of(&a, &b), Ratio::of(&a, &b));
+        assert_eq!(Interval::of_ratio(&a, &b), Interval::of_ratio(&a, &b));
     }
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Containers in the background, ended by the pids they were given, whatever happens.
 
-use super::super::isopod::{Isopod, machine_of};
-use super::super::stats::Stats;
+use super::isopod::{Isopod, machine_of};
+use super::stats::Stats;
 use crate::say;
 use anyhow::{Context, Result, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -17,6 +17,9 @@ use std::thread;
 const GONE_WITHIN: i64 = 10;
 
 const HELLO: &[u8] = b"up\n";
+
+/// What a fleet goes without that goes without no layer of the jail.
+pub(super) const EVERY_LAYER: &str = "";
 
 /// A container whose process has answered once and now waits for more.
 #[derive(Debug)]
@@ -55,8 +58,8 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
-    /// As many at once as there are processors, so that none waits for long.
-    pub(super) fn start(isopod: &Isopod, count: u32) -> Result<Self> {
+    /// As many at once as there are processors, so that none waits for long. `without` are layers of the jail.
+    pub(super) fn start(isopod: &Isopod, count: u32, without: &str) -> Result<Self> {
         let at_once = thread::available_parallelism().map_or(1, |n| n.get());
         let mut progress = say::Progress::begin("bench: starting containers");
         let mut fleet = Self { all: Vec::new() };
@@ -65,7 +68,7 @@ impl Fleet {
             progress.update(&format!("{} of {count}", fleet.all.len()));
             let mut coming = Vec::new();
             for _ in 0..at_once.min(wanted - fleet.all.len()) {
-                coming.push(Coming::spawn(isopod)?);
+                coming.push(Coming::spawn(isopod, without)?);
             }
             for one in coming {
                 fleet.all.push(one.up()?);
@@ -117,8 +120,8 @@ struct Coming {
 }
 
 impl Coming {
-    fn spawn(isopod: &Isopod) -> Result<Self> {
-        let mut command = isopod.command();
+    fn spawn(isopod: &Isopod, without: &str) -> Result<Self> {
+        let mut command = isopod.command_without(without);
         command.args(["run", "--rm", "-i", "--entrypoint", "", "demo", "cat"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         Ok(Self { child: Some(command.spawn().context("cannot run isopod")?) })
@@ -161,9 +164,11 @@ fn cpu_seconds(pid: u32) -> Result<f64> {
     Ok(sum)
 }
 
-pub(super) fn private_dirty_mib(pid: u32) -> Result<f64> {
+/// Of all mappings of a process, the sum of these figures.
+pub(super) fn private_mib(pid: u32, names: &[&str]) -> Result<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).context("cannot read the mappings")?;
-    kib(&text, "Private_Dirty:").map(|kib| kib / 1024.0).context("the mappings have no sum")
+    let figure = |name: &&str| kib(&text, name).context("the mappings have no sum");
+    Ok(names.iter().map(figure).sum::<Result<f64>>()? / 1024.0)
 }
 
 /// The figure of a line `name:  n kB`.
