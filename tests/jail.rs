@@ -267,7 +267,7 @@ fn a_start_is_refused_when_a_layer_cannot_be_had_and_says_which() {
     kill_process(engine_of(&whole), Signal::TERM).unwrap();
     assert!(wait(&mut whole, DEADLINE).is_some());
     for (call, which, error, layer) in [
-        ("clone", "", "EAGAIN", "pid"),
+        ("clone", "", "ENOSPC", "pid"),
         ("unshare", "CLONE_NEWUSER", "ENOSPC", "user"),
         ("unshare", "CLONE_NEWNS", "EPERM", "mount"),
         ("unshare", "CLONE_NEWNET", "ENOSPC", "net"),
@@ -281,6 +281,7 @@ fn a_start_is_refused_when_a_layer_cannot_be_had_and_says_which() {
         ("prctl", "PR_SET_DUMPABLE, SUID_DUMP_DISABLE", "EINVAL", "untraceable"),
         ("prctl", "PR_SET_NO_NEW_PRIVS", "EINVAL", "no-new-privileges"),
         ("landlock_restrict_self", "", "EOPNOTSUPP", "landlock"),
+        ("seccomp", "", "EINVAL", "seccomp"),
     ] {
         let when = match which {
             "" => String::new(),

@@ -286,7 +286,8 @@ fn life(host: &Host) -> Vec<(String, String)> {
         let _ = fs::remove_file(&console);
         calls.extend(followed(host, &command, |run| {
             // One part is never over: so much of it is enough for what it calls.
-            let ends = !(matches!(orders.deed, Attack::Agent) && orders.device == Part::NothingForEver as u64);
+            let ends =
+                !(matches!(orders.deed, Attack::Agent) && orders.device == Part::NothingForEver as u64);
             let within = Instant::now() + if ends { DEADLINE } else { ENOUGH };
             let over = || read_to_string(&console).unwrap_or_default().contains("halt");
             while !over() && run.try_wait().unwrap().is_none() && Instant::now() < within {

@@ -78,20 +78,20 @@ fn an_engine_whose_machine_runs_keeps_what_supervision_takes_and_no_more() {
     }
 
     let captive = Captive::of(engine);
-    assert_eq!(captive.call(libc::SYS_getpid, [0; 6]), i64::from(engine), "a call that is not denied");
+    assert_eq!(captive.call(libc::SYS_getpid, &[]), i64::from(engine), "a call that is not denied");
     for (what, number, arguments) in DENIED {
-        assert_eq!(captive.call(number, arguments), EPERM, "{what}");
+        assert_eq!(captive.call(number, &arguments), EPERM, "{what}");
     }
     let outside = host.scratch("outside");
     assert_eq!(make_file(&captive, &outside), EACCES, "Landlock");
     assert!(!outside.exists());
     let kept = host.file("kept", b"");
-    assert_eq!(captive.call(libc::SYS_unlink, [captive.lay(&path(&kept)), 0, 0, 0, 0, 0]), EACCES);
+    assert_eq!(captive.call(libc::SYS_unlink, &[captive.lay(&path(&kept))]), EACCES);
     // What it does have to do, so that the answers above are not due to the way it was asked.
     let inside = host.data_root().join("containers").join(format!("of-a-test-{}", process::id()));
     let made = make_file(&captive, &inside);
     assert!(made >= 0, "{made}");
-    assert_eq!(captive.call(libc::SYS_close, [made.cast_unsigned(), 0, 0, 0, 0, 0]), 0);
+    assert_eq!(captive.call(libc::SYS_close, &[made.cast_unsigned()]), 0);
     fs::remove_file(inside).unwrap();
     captive.let_go();
 
@@ -109,6 +109,6 @@ fn make_file(captive: &Captive, at: &Path) -> i64 {
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
     let here = libc::AT_FDCWD;
     let name = captive.lay(&path(at));
-    let arguments = [i64::from(here).cast_unsigned(), name, i64::from(flags).cast_unsigned(), 0o600, 0, 0];
-    captive.call(libc::SYS_openat, arguments)
+    let arguments = [i64::from(here).cast_unsigned(), name, i64::from(flags).cast_unsigned(), 0o600];
+    captive.call(libc::SYS_openat, &arguments)
 }

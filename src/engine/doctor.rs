@@ -273,13 +273,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, "not a kernel").unwrap();
-        let options =
-            Options { data_root: file.join("below"), run_root: folder.path().into(), ..Options::default() };
-        let checks = examine(&options, Some(&file));
-        for name in ["guest kernel", "data root"] {
-            let found = checks.iter().find(|c| c.name == name).unwrap();
+        // Not the jail: its trial executes this program again, which here is all of these tests.
+        for found in [guest_kernel(Some(&file)), data_root(&file.join("below"))] {
             assert_eq!(found.verdict, Verdict::Bad, "{found:?}");
+            assert!(found.cure.is_some(), "{found:?}");
         }
-        assert!(checks.iter().filter(|c| c.verdict == Verdict::Bad).all(|c| c.cure.is_some()), "{checks:?}");
     }
 }

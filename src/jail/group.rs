@@ -14,10 +14,13 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 use thiserror::Error;
 
 pub(crate) const ROOT: &str = "/sys/fs/cgroup";
 const OURS: &str = "isopod";
+/// Between the making of a group and its first process are milliseconds.
+const ABANDONED: Duration = Duration::from_secs(600);
 
 /// Which control groups this host has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,14 +201,16 @@ pub(crate) fn homes() -> Vec<PathBuf> {
     hierarchies.iter().map(|hierarchy| Path::new(ROOT).join(hierarchy).join(OURS)).collect()
 }
 
-/// Removes the groups whose makers are gone. Of makers in other PID namespaces it cannot be told.
+/// Removes the groups whose makers are gone. Of makers in other PID namespaces that cannot be told; but a group that has a
+/// process cannot be removed, and one that has none for so long will get none.
 pub fn sweep() {
     let prefix = own_prefix();
     for ours in homes() {
         for entry in fs::read_dir(ours).into_iter().flatten().flatten() {
-            if entry.file_name().to_str().and_then(|name| maker_is_gone(name.strip_prefix(&prefix)?))
-                == Some(true)
-            {
+            let name = entry.file_name();
+            let own = || maker_is_gone(name.to_str()?.strip_prefix(&prefix)?);
+            let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
+            if own() == Some(true) || age().is_some_and(|age| age > ABANDONED) {
                 let _ = fs::remove_dir(entry.path());
             }
         }
