@@ -186,12 +186,17 @@ fn group(pid: u32, controller: &str) -> Option<PathBuf> {
     Some(Path::new("/sys/fs/cgroup").join(controller).join(place))
 }
 
-/// Control groups whose makers are gone, after whoever came next.
+/// Control groups whose makers are gone, after whoever came next; of this PID namespace, for others' only time tells.
 fn groups_left(host: &Host) -> Vec<PathBuf> {
     host.isopod(&["ps"]).expect(0);
+    let namespace =
+        read_link("/proc/self/ns/pid").unwrap().to_string_lossy().replace(|c: char| !c.is_ascii_digit(), "");
     let folders = ["memory/isopod", "pids/isopod", "cpu/isopod", "isopod"];
     let groups = folders.iter().flat_map(|folder| files(&Path::new("/sys/fs/cgroup").join(folder)));
-    let maker = |group: &PathBuf| group.file_name()?.to_str()?.split('-').nth(1)?.parse::<u32>().ok();
+    let maker = |group: &PathBuf| {
+        let (made_in, rest) = group.file_name()?.to_str()?.split_once('-')?;
+        rest.split('-').next().filter(|_| made_in == namespace)?.parse::<u32>().ok()
+    };
     let gone =
         |group: &PathBuf| maker(group).is_some_and(|maker| !Path::new(&format!("/proc/{maker}")).exists());
     groups.filter(gone).collect()
