@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `-it` is a terminal: size, resize, Ctrl-C, Ctrl-D, job control.
 
-use crate::support::Host;
 use crate::support::pty::Terminal;
+use crate::support::{Host, threads};
 use std::thread;
 use std::time::Duration;
 
@@ -35,6 +35,20 @@ fn a_shell_on_a_terminal_behaves_like_one() {
     terminal.expect("Terminated");
     terminal.expect("$ ");
 
+    terminal.type_in("\x04");
+    terminal.expect_exit(0);
+    host.assert_clean();
+}
+
+#[test]
+fn a_template_in_the_making_is_shown_and_nobody_draws_any_more_when_it_is_made() {
+    let host = Host::without_templates();
+    let mut terminal = Terminal::run(&host, &["--entrypoint", "", "demo", "sh"], 33, 121);
+    terminal.expect("making a template");
+    terminal.expect("booting");
+    terminal.expect("saving");
+    terminal.expect("$ ");
+    assert_eq!(threads(terminal.engine()).len(), 1);
     terminal.type_in("\x04");
     terminal.expect_exit(0);
     host.assert_clean();

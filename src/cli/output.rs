@@ -6,7 +6,7 @@ mod stream;
 
 use super::error::{Failure, NOT_RUN, chain};
 use console::Term;
-use indicatif::{ProgressBar, ProgressDrawTarget};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use isopod_engine::{EngineError, Finished, Kind, Making as Stage};
 use std::io::{self, ErrorKind, IsTerminal, Write, stderr, stdout};
 use std::time::Duration;
@@ -137,7 +137,9 @@ impl Making {
         };
         if stderr().is_terminal() {
             if self.bar.is_hidden() {
-                self.bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+                let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+                // Nobody knows how far it is.
+                self.bar = bar.with_style(ProgressStyle::default_spinner());
                 self.bar.enable_steady_tick(TICK);
             }
             self.bar.set_message(text);

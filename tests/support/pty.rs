@@ -75,6 +75,11 @@ impl Terminal {
         }
     }
 
+    /// The pid of the isopod that runs on it.
+    pub(crate) fn engine(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn resize(&self, rows: u16, columns: u16) {
         tcsetwinsize(&self.master, size(rows, columns)).expect("sized");
         // The kernel tells the foreground process group of a controlling terminal; this one controls nobody.
