@@ -136,11 +136,17 @@ fn the_jail_closes_in_order_before_the_guests_first_instruction() {
         assert!(closes(thread).is_some_and(|at| at < last), "{thread}");
     }
     let allowed: BTreeSet<String> = lists().into_iter().map(|rule| rule.call).collect();
-    for (thread, call) in &calls[last + 1..] {
+    let after = &calls[last + 1..];
+    for (at, (thread, call)) in after.iter().enumerate() {
         let name = call.trim_start_matches("<... ").split([' ', '(']).next().unwrap();
         // An end, or that of the last filter's own call.
         let is_end = name.starts_with("+++") || call.starts_with("<... seccomp resumed");
-        assert!(is_end || allowed.contains(name), "{thread} calls {call}");
+        // Of a thread that is killed in a call strace may say any, or none: what a filter forbids ends by another signal.
+        let goes_on =
+            |(t, c): &(String, String)| t == thread && c.starts_with(&format!("<... {name} resumed"));
+        let is_cut = call.ends_with("<unfinished ...>") && !after[at..].iter().any(goes_on);
+        assert!(is_end || is_cut || allowed.contains(name), "{thread} calls {call}");
+        assert!(!call.contains("SIGSYS"), "{thread}: {call}");
     }
 }
 
